@@ -1,0 +1,111 @@
+"""What all benchmarks share: rows, medians of interleaved runs, one JSON shape.
+
+row("serve.fps_vs_bare", "...", baseline="bare loop", ours=1.02, unit="x", bar=">= 0.95", ...)
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PINNED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def row(
+    id: str,  # noqa: A002
+    definition: str,
+    *,
+    baseline: str,
+    ours: float | None,
+    unit: str,
+    bar: str = "",
+    spread: Sequence[float] = (),
+    note: str = "",
+) -> dict[str, Any]:
+    """One line of a benchmark's table; `met` follows from `bar` (">= 0.95", "<= 60", or none)."""
+    met: bool | None = None
+    if bar and ours is not None:
+        sign, limit = bar.split()[0], float(bar.split()[1])
+        met = ours >= limit if sign == ">=" else ours <= limit
+    return {
+        "id": id,
+        "definition": definition,
+        "baseline": baseline,
+        "paper": None,
+        "ours": ours,
+        "spread": [round(value, 4) for value in spread],
+        "unit": unit,
+        "bar": bar,
+        "met": met,
+        "note": note,
+    }
+
+
+def result(bench: str, full: bool, rows: list[dict[str, Any]], seed: int = 0) -> dict[str, Any]:
+    """The JSON of a whole benchmark."""
+    return {
+        "bench": bench,
+        "mode": "full" if full else "quick",
+        "seed": seed,
+        "device": device(),
+        "load": round(os.getloadavg()[0], 2),
+        "versions": versions("edgeward", "onnxruntime", "torch", "numpy", "av", "opencv-python-headless"),
+        "rows": rows,
+    }
+
+
+def device() -> str:
+    """Processor and cores in words."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        models = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
+        name = models[0] if models else name
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Installed versions."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def interleaved(runs: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+    """Call each of `runs` in turn, `repeats` times; what each returned, in order."""
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    for repeat in range(repeats):
+        names = list(runs) if repeat % 2 == 0 else list(runs)[::-1]
+        for name in names:
+            taken[name].append(runs[name]())
+    return taken
+
+
+def ratio(ours: Sequence[float], baseline: Sequence[float]) -> tuple[float, list[float]]:
+    """Median of the ratios of paired runs, with their extremes."""
+    ratios = [mine / theirs for mine, theirs in zip(ours, baseline, strict=True)]
+    return statistics.median(ratios), [min(ratios), max(ratios)]
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """Processor time that `work` takes, all threads of this process together."""
+    before = time.process_time()
+    work()
+    return time.process_time() - before
+
+
+def shared_data() -> Path | None:
+    """The folder of real test data, or None."""
+    given = os.environ.get("EDGEWARD_DATA")
+    folder = Path(given) if given else Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
+    return folder.resolve() if (folder / "SHA256SUMS").is_file() else None

@@ -1,0 +1,65 @@
+"""Edgeward makes deep models fit the devices you have and keeps them accurate on live cameras.
+
+    from edgeward import Box, load_config
+    with Box(load_config(None)) as box:
+        box.run(seconds=10)
+        print(box.report().throughput_fps)
+
+A dozen names are offered here; everything else is reached through its package.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgeward.errors import EdgewardError
+    from edgeward.serve.box import Box
+    from edgeward.serve.config import BoxConfig
+    from edgeward.serve.configfile import load_config
+    from edgeward.vision.frames import Frame
+    from edgeward.vision.results import Classification, Detections, Embedding
+    from edgeward.vision.sources import open_source
+    from edgeward.weights.store import WeightStore
+
+__all__ = [
+    "Box",
+    "BoxConfig",
+    "Classification",
+    "Detections",
+    "EdgewardError",
+    "Embedding",
+    "Frame",
+    "WeightStore",
+    "__version__",
+    "load_config",
+    "open_source",
+]
+
+__version__ = "0.1.0"
+
+# Edgeward sends nothing home, and its runtime must not either: since 1.29 ONNX Runtime's official builds
+# keep a device identifier and upload usage unless this is set before they are first imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+_HOMES = {
+    "Box": "edgeward.serve.box",
+    "BoxConfig": "edgeward.serve.config",
+    "Classification": "edgeward.vision.results",
+    "Detections": "edgeward.vision.results",
+    "EdgewardError": "edgeward.errors",
+    "Embedding": "edgeward.vision.results",
+    "Frame": "edgeward.vision.frames",
+    "WeightStore": "edgeward.weights.store",
+    "load_config": "edgeward.serve.configfile",
+    "open_source": "edgeward.vision.sources",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name's home when it is first asked for: `import edgeward` itself stays quick."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'edgeward' has no attribute {name!r}")

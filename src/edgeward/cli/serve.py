@@ -1,0 +1,146 @@
+"""`edgeward serve`: run a box from one YAML file.
+
+edgeward serve box.yaml --set budget.memory="64 MiB"
+edgeward serve                       # the bundled street clip
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgeward.cli.output import note, percent, print_json, seconds, show_table, split_truths
+from edgeward.units import format_bytes
+
+if TYPE_CHECKING:
+    from edgeward.serve.box import Box
+    from edgeward.serve.config import BoxConfig
+    from edgeward.serve.report import BoxReport
+
+__all__ = ["serve"]
+
+
+def serve(
+    config: Annotated[Path | None, typer.Argument(help="The box file; the bundled street clip when absent.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Override a value: cameras.street.rate=5.")] = None,
+    truth: Annotated[
+        list[str] | None, typer.Option(help="Score a camera: camera=gt.txt (MOTChallenge text or COCO JSON).")
+    ] = None,
+    seconds_: Annotated[float | None, typer.Option("--seconds", min=0, help="Stop after this long.")] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of the box file and exit.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Check the file and its models, then exit.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print the final report as JSON.")] = False,
+) -> None:
+    """Serve models on cameras within a memory budget, and show it on a page."""
+    if schema:
+        from edgeward.serve.config import schema as box_schema
+
+        print_json(box_schema())
+        return
+    from edgeward.serve.configfile import load_config
+
+    settings = load_config(config, set_ or [])
+    box = _prepared(settings, split_truths(truth or []))
+    if check:
+        box.close()
+        note(f"{config or 'the bundled default'}: {len(settings.queries)} queries can be served")
+        return
+    with _page(box, settings), box:
+        _announce_first_result(box)
+        with _stopped_by_signals(box):
+            box.run(seconds_)
+    report = box.report()
+    if json_:
+        print_json(report.model_dump(mode="json"))
+    else:
+        _summary(report)
+
+
+def _prepared(config: BoxConfig, truths: dict[str, Path]) -> Box:
+    from edgeward.serve.box import Box
+    from edgeward.vision.truth import load_truth
+
+    loaded = {camera: load_truth(path) for camera, path in truths.items()}
+    return Box(config, loaded, progress=note)
+
+
+@contextmanager
+def _page(box: Box, config: BoxConfig) -> Iterator[None]:
+    """The web server, started before the cameras so that a port in use is found first."""
+    if not config.web.enabled:
+        yield
+        return
+    from edgeward.web.server import WebServer
+
+    server = WebServer(box, port=config.web.port)
+    try:
+        server.start()
+    except BaseException:
+        box.close()
+        raise
+    note(f"edgeward is at {server.url}   (Ctrl-C stops it)")
+    try:
+        yield
+    finally:
+        server.stop()
+
+
+@contextmanager
+def _stopped_by_signals(box: Box) -> Iterator[None]:
+    """Let SIGTERM and Ctrl-C drain the box instead of killing it."""
+
+    def stop(number: int, frame: Any) -> None:
+        box.stop()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _announce_first_result(box: Box) -> None:
+    """Say how long it took until the first answer: the moment a newcomer waits for."""
+    from edgeward.serve.events import Event, Inferred
+    from edgeward.serve.state import State
+
+    said = threading.Event()
+
+    def observe(event: Event, state: State) -> None:
+        if isinstance(event, Inferred) and not said.is_set():
+            said.set()
+            note(f"first result after {box.clock.now_ns() / 1e9:.1f} s")
+
+    box.observe(observe)
+
+
+def _summary(report: BoxReport) -> None:
+    note(f"served for {report.uptime_seconds:.1f} s on {report.device}")
+    show_table(
+        "Queries",
+        ["query", "camera", "model", "due", "in time", "late", "skipped", "fps"],
+        [
+            [q.name, q.camera, q.model, q.due, percent(q.in_time_fraction), q.late, q.skipped, f"{q.fps:.1f}"]
+            for q in report.queries
+        ],
+    )
+    show_table(
+        "Models",
+        ["model", "memory", "loads", "load", "inferences", "median", "95 %"],
+        [
+            [m.name, format_bytes(m.bytes), m.loads, seconds(m.load_seconds_median)]
+            + [m.inferences, seconds(m.seconds_median), seconds(m.seconds_p95)]
+            for m in report.models
+        ],
+    )
+    scored = [query for query in report.queries if query.accuracy]
+    for query in scored:
+        figures = query.accuracy or {}
+        show_table(f"Accuracy of {query.name}", list(figures), [[f"{value:.3f}" for value in figures.values()]])

@@ -1,0 +1,1 @@
+"""The box: state, actions, policies, executors, what it stores and how it is replayed."""

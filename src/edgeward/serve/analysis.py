@@ -1,0 +1,128 @@
+"""From a model's raw answer to a query's result: classes, confidence, tracks, zones.
+
+analysis = Analysis(query, labels)
+result = analysis.take(frame, detections)     # filtered, with tracker ids
+for happening in analysis.happenings(): print(happening.text)
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeward.errors import ConfigError, nearest
+from edgeward.serve.config import QueryConfig
+from edgeward.vision.frames import Frame
+from edgeward.vision.results import Classification, Detections, FloatArray, Result
+from edgeward.vision.tracking import ByteTracker
+from edgeward.vision.zones import Zone, ZoneCounter
+
+__all__ = ["Analysis", "Happening"]
+
+TRACKING_FLOOR = 0.1
+"""ByteTrack's second association needs the faint boxes too (Zhang et al., ECCV 2022, section 3)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Happening:
+    """Something a person may want to know, with the picture it was seen in."""
+
+    kind: str
+    query: str
+    text: str
+    frame: Frame
+    box: FloatArray | None
+
+
+class Analysis:
+    """The part of one query that comes after the model. Used by one thread; counts may be read by any."""
+
+    def __init__(self, query: QueryConfig, labels: Sequence[str]) -> None:
+        self.query = query
+        self.labels = labels
+        self.confidence_floor = min(query.confidence, TRACKING_FLOOR) if query.tracker else query.confidence
+        self._wanted = _class_ids(query, labels)
+        self._tracker: ByteTracker | None = None
+        self._counters: tuple[ZoneCounter, ...] = ()
+        self._size: tuple[int, int] | None = None
+        self._known: set[int] = set()
+        self._happenings: deque[Happening] = deque(maxlen=256)
+
+    @property
+    def zones(self) -> tuple[ZoneCounter, ...]:
+        """The zone counters, in the order of the query's zones; empty before the first frame."""
+        return self._counters
+
+    def happenings(self) -> list[Happening]:
+        """What happened since the last call."""
+        taken = []
+        while self._happenings:
+            taken.append(self._happenings.popleft())
+        return taken
+
+    def take(self, frame: Frame, answer: Result) -> Result:
+        """The query's result for `frame`, whose model answered `answer`."""
+        if isinstance(answer, Detections):
+            return self._take_detections(frame, answer)
+        if isinstance(answer, Classification) and self._wanted is not None:
+            kept = np.isin(answer.class_id, self._wanted)
+            return Classification(answer.class_id[kept], answer.confidence[kept])
+        return answer
+
+    def _take_detections(self, frame: Frame, boxes: Detections) -> Detections:
+        keep = boxes.confidence >= self.confidence_floor
+        if self._wanted is not None:
+            keep &= np.isin(boxes.class_id, self._wanted)
+        boxes = boxes if keep.all() else boxes[keep]
+        if not self.query.tracker:
+            return boxes
+        height, width = frame.image.shape[:2]
+        if self._size != (width, height):
+            # Another picture size is another view: tracks and counts in pixels mean nothing there.
+            self._size = (width, height)
+            self._tracker = ByteTracker(high_confidence=self.query.confidence)
+            self._counters = tuple(
+                ZoneCounter(Zone(zone.name, zone.polygon).in_pixels(width, height)) for zone in self.query.zones
+            )
+        assert self._tracker is not None
+        tracked = self._tracker.update(boxes, frame.time)
+        assert tracked.tracker_id is not None
+        shown = tracked[(tracked.tracker_id >= 0) | (tracked.confidence >= self.query.confidence)]
+        self._notice(frame, shown)
+        return shown
+
+    def _notice(self, frame: Frame, boxes: Detections) -> None:
+        assert boxes.tracker_id is not None and self._tracker is not None
+        alive = self._tracker.active_ids
+        by_track = dict(zip(boxes.tracker_id.tolist(), range(len(boxes)), strict=True))
+        for track in sorted(by_track.keys() - self._known - {-1}):
+            self._tell(
+                "appeared", f"{self._label(boxes, by_track[track])} {track} appeared", frame, boxes, by_track[track]
+            )
+        self._known = (self._known | by_track.keys()) & set(alive)
+        for counter in self._counters:
+            for crossing in counter.update(boxes, active_ids=alive):
+                row = by_track.get(crossing.tracker_id)
+                if row is not None:
+                    text = f"{self._label(boxes, row)} {crossing.tracker_id} {crossing.kind} {counter.zone.name}"
+                    self._tell(crossing.kind, text, frame, boxes, row)
+
+    def _label(self, boxes: Detections, row: int) -> str:
+        class_id = int(boxes.class_id[row])
+        return self.labels[class_id] if class_id < len(self.labels) else f"class {class_id}"
+
+    def _tell(self, kind: str, text: str, frame: Frame, boxes: Detections, row: int) -> None:
+        self._happenings.append(Happening(kind, self.query.key, text, frame, boxes.xyxy[row]))
+
+
+def _class_ids(query: QueryConfig, labels: Sequence[str]) -> list[int] | None:
+    """The numbers of the classes that a query wants, None for all."""
+    if query.classes is None:
+        return None
+    for name in query.classes:
+        if name not in labels:
+            raise ConfigError(f"query {query.key!r}: its model knows no class {name!r}; {nearest(name, labels)[:200]}")
+    return [labels.index(name) for name in query.classes]

@@ -1,0 +1,205 @@
+"""The state after an event. Pure: no clock, no I/O, nothing remembered elsewhere.
+
+state = apply(state, FrameArrived(time_ns=5, camera="street", frame=0, content=0))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import singledispatch
+from typing import TypeVar
+
+from edgeward.clock import NS
+from edgeward.serve.actions import Evict, Infer, Job, Load, Wait
+from edgeward.serve.events import (
+    CameraChanged,
+    Decided,
+    Event,
+    Evicted,
+    Failed,
+    FrameArrived,
+    Inferred,
+    Loaded,
+    Waited,
+)
+from edgeward.serve.state import ModelState, QueryState, Running, State, union_bytes
+
+__all__ = ["apply"]
+
+SMOOTHING = 0.2
+"""Weight of the newest measurement in a moving cost estimate."""
+
+FIRST_RETRY_NS = 1 * NS
+LAST_RETRY_NS = 60 * NS
+
+V = TypeVar("V")
+
+
+def apply(state: State, event: Event) -> State:
+    """`state` after `event`; also gives up jobs that have become too stale by then."""
+    after = _apply(event, replace(state, now_ns=event.time_ns))
+    return _give_up_stale(after)
+
+
+@singledispatch
+def _apply(event: Event, state: State) -> State:
+    raise TypeError(f"not an event: {event!r}")
+
+
+@_apply.register
+def _frame_arrived(event: FrameArrived, state: State) -> State:
+    camera = state.cameras.get(event.camera)
+    if camera is None:  # a camera that no query asks about
+        return state
+    camera = replace(camera, frame=event.frame, arrived_ns=event.time_ns)
+    queries = dict(state.queries)
+    for name, query in state.queries.items():
+        if query.spec.camera == event.camera and event.time_ns >= query.next_due_ns:
+            queries[name] = _with_job(query, event)
+    return replace(state, queries=queries, cameras={**state.cameras, event.camera: camera})
+
+
+def _with_job(query: QueryState, event: FrameArrived) -> QueryState:
+    spec = query.spec
+    job = Job(spec.name, spec.camera, event.frame, event.time_ns, event.time_ns + spec.deadline_ns)
+    replaced = 0 if spec.every_frame else len(query.jobs)
+    # A frame that comes a little late must not push all later ones back: the schedule keeps its
+    # phase, unless the camera was silent for a whole period.
+    phase = query.next_due_ns + spec.period_ns
+    next_due = phase if phase > event.time_ns - spec.period_ns // 2 else event.time_ns + spec.period_ns
+    return replace(
+        query,
+        next_due_ns=next_due if spec.period_ns else 0,
+        jobs=(*query.jobs, job) if spec.every_frame else (job,),
+        due=query.due + 1,
+        skipped=query.skipped + replaced,
+    )
+
+
+@_apply.register
+def _camera_changed(event: CameraChanged, state: State) -> State:
+    camera = state.cameras.get(event.camera)
+    if camera is None:
+        return state
+    camera = replace(camera, status=event.status, detail=event.detail)
+    return replace(state, cameras={**state.cameras, event.camera: camera})
+
+
+@_apply.register
+def _decided(event: Decided, state: State) -> State:
+    state = replace(state, decisions=event.number + 1, waiting=None)
+    match event.action:
+        case Infer() as infer:
+            taken = set(infer.jobs)
+            queries = dict(state.queries)
+            for name in {job.query for job in infer.jobs}:
+                query = queries[name]
+                queries[name] = replace(query, jobs=tuple(job for job in query.jobs if job not in taken))
+            model = replace(state.models[infer.model], used_ns=event.time_ns)
+            running = Running(event.number, event.time_ns, infer)
+            return replace(state, queries=queries, models={**state.models, infer.model: model}, processor=running)
+        case Load() as load:
+            running = Running(event.number, event.time_ns, load)
+            return replace(_with_model(state, load.model, status="loading"), loader=running)
+        case Evict() as evict:
+            return _with_model(state, evict.model, status="evicting")
+        case Wait() as wait:
+            return replace(state, waiting=wait)
+
+
+@_apply.register
+def _inferred(event: Inferred, state: State) -> State:
+    started = state.processor
+    assert started is not None and started.number == event.number, "an answer to nothing that runs"
+    seconds_ns = event.time_ns - started.since_ns
+    model = state.models[event.model]
+    batch = len({(job.camera, job.frame) for job in event.jobs})
+    model = replace(
+        model,
+        infer_ns={**model.infer_ns, batch: _smoothed(model.infer_ns.get(batch), seconds_ns)},
+        used_ns=event.time_ns,
+        failures=0,
+        error="",
+    )
+    queries = dict(state.queries)
+    for job in event.jobs:
+        query = queries[job.query]
+        in_time = event.time_ns <= job.deadline_ns
+        queries[job.query] = replace(
+            query,
+            in_time=query.in_time + in_time,
+            late=query.late + (not in_time),
+            answered_frame=max(query.answered_frame, job.frame),
+            answered_arrival_ns=max(query.answered_arrival_ns, job.arrived_ns),
+        )
+    return replace(state, queries=queries, models={**state.models, event.model: model}, processor=None)
+
+
+@_apply.register
+def _loaded(event: Loaded, state: State) -> State:
+    assert state.loader is not None and state.loader.number == event.number, "a load that nobody began"
+    model = state.models[event.model]
+    seconds_ns = event.time_ns - state.loader.since_ns
+    state = _with_model(
+        state,
+        event.model,
+        status="resident",
+        used_ns=event.time_ns,
+        load_ns=_smoothed(model.load_ns or None, seconds_ns),
+        loads=model.loads + 1,
+    )
+    return replace(state, loader=None)
+
+
+@_apply.register
+def _evicted(event: Evicted, state: State) -> State:
+    evictions = state.models[event.model].evictions + 1
+    return _with_model(state, event.model, status="absent", evictions=evictions)
+
+
+@_apply.register
+def _failed(event: Failed, state: State) -> State:
+    model = state.models[event.model]
+    pause = min(FIRST_RETRY_NS << min(model.failures, 10), LAST_RETRY_NS)
+    changes = {"failures": model.failures + 1, "retry_ns": event.time_ns + pause, "error": event.error}
+    if event.what == "load":
+        state = _with_model(state, event.model, status="absent", **changes)
+        return replace(state, loader=None)
+    running = state.processor
+    assert running is not None and isinstance(running.action, Infer), "a failure of nothing that runs"
+    queries = dict(state.queries)
+    for job in running.action.jobs:
+        queries[job.query] = replace(queries[job.query], skipped=queries[job.query].skipped + 1)
+    state = _with_model(state, event.model, **changes)
+    return replace(state, queries=queries, processor=None)
+
+
+@_apply.register
+def _waited(event: Waited, state: State) -> State:
+    return replace(state, waiting=None)
+
+
+def _with_model(state: State, name: str, **changes: object) -> State:
+    """`state` with one model changed and the memory account made up again."""
+    models: Mapping[str, ModelState] = {**state.models, name: replace(state.models[name], **changes)}  # type: ignore[arg-type]
+    if "status" not in changes:
+        return replace(state, models=models)
+    held = (model.spec for model in models.values() if model.status != "absent")
+    return replace(state, models=models, resident_bytes=union_bytes(held))
+
+
+def _give_up_stale(state: State) -> State:
+    changed = {}
+    for name, query in state.queries.items():
+        if query.jobs and not query.spec.every_frame:
+            oldest = state.now_ns - query.spec.max_staleness_ns
+            fresh = tuple(job for job in query.jobs if job.arrived_ns >= oldest)
+            if len(fresh) < len(query.jobs):
+                lost = len(query.jobs) - len(fresh)
+                changed[name] = replace(query, jobs=fresh, skipped=query.skipped + lost)
+    return replace(state, queries={**state.queries, **changed}) if changed else state
+
+
+def _smoothed(before: int | None, measured: int) -> int:
+    return measured if before is None else round(before + SMOOTHING * (measured - before))

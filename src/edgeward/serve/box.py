@@ -1,0 +1,276 @@
+"""The box: cameras, models and queries wired to the loop.
+
+    with Box(config) as box:
+        box.run(seconds=60)
+        print(box.report().queries)
+
+Starting resolves models, opens the store and the log and starts a reader per camera; `run` is the
+loop. A camera or model that fails at run time is retried while all others go on.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from edgeward.clock import WallClock, to_ns
+from edgeward.errors import ConfigError, nearest
+from edgeward.serve.analysis import Analysis
+from edgeward.serve.buffer import FrameBuffer
+from edgeward.serve.config import BoxConfig, CameraConfig, QueryConfig
+from edgeward.serve.events import CameraChanged, Event, FrameArrived, Inferred
+from edgeward.serve.executor import Executor, Observer
+from edgeward.serve.log import EventLog
+from edgeward.serve.models import ServedModel, default_cache, resolve_model
+from edgeward.serve.policies import policy_named
+from edgeward.serve.runner import Runner
+from edgeward.serve.score import Scorer
+from edgeward.serve.state import QuerySpec, State
+from edgeward.serve.store import ResultStore, StoredEvent, StoredResult
+from edgeward.serve.telemetry import Telemetry
+from edgeward.serve.view import View
+from edgeward.serve.workers import Workers
+from edgeward.vision.draw import thumbnail
+from edgeward.vision.frames import Frame
+from edgeward.vision.reader import CameraReader, Pace
+from edgeward.vision.sources import redact
+from edgeward.vision.truth import Truth
+from edgeward.weights.session import best_provider
+from edgeward.weights.store import WeightStore
+
+__all__ = ["Box", "query_spec"]
+
+logger = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 3.0
+"""How long a stopping box goes on answering frames that have already arrived."""
+
+
+class Box(View):
+    """One running box; see `View` for what can be asked of it. Not restartable.
+
+    truths: ground truth by camera, to score results against.
+    progress: told in words what is being prepared.
+
+    Raises an EdgewardError for whatever in the configuration cannot work, before anything starts.
+    """
+
+    def __init__(
+        self,
+        config: BoxConfig,
+        truths: Mapping[str, Truth] | None = None,
+        progress: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        policy = policy_named(config.policy)
+        cache = config.cache or default_cache()
+        provider = best_provider(config.budget.device)
+        self._weights = WeightStore(cache / "weights")
+        self.models: dict[str, ServedModel] = {}
+        for model in config.models:
+            progress(f"preparing model {model.name}")
+            self.models[model.name] = resolve_model(model, self._weights, cache, provider)
+        _check_tasks(config, self.models)
+        self.config = config
+        self.clock = WallClock()
+        self.started_at = time.time()
+        self.status: Literal["starting", "running", "draining"] = "starting"
+        self.device = f"{provider}, {config.budget.compute_threads} thread(s)"
+        self.analyses = {query.key: Analysis(query, self.models[query.model].card.labels) for query in config.queries}
+        state = State.start(
+            [query_spec(config, query) for query in config.queries],
+            [model.spec for model in self.models.values()],
+            config.budget.memory,
+        )
+        self.telemetry = Telemetry()
+        self.scorers = _scorers(config, self.models, truths or {})
+        self.buffer = FrameBuffer(
+            [camera.name for camera in config.cameras],
+            [camera.name for camera in config.cameras if camera.backpressure == "every_frame"],
+        )
+        self._runner = Runner(self.models, self._weights, config.budget.compute_threads)
+        self._workers = Workers(self._runner, self.buffer, self.analyses, self._post)
+        self._executor = Executor(state, policy, self.clock, self._workers)
+        self.store = ResultStore(config.data, config.store) if config.store.enabled else None
+        self.log = EventLog(config.data / "log", _loggable(config), state, config.store.log_bytes)
+        self._executor.observers += [self.log.append, self.telemetry.observe, self._after]
+        self._stopping = threading.Event()
+        self.readers = {camera.name: self._reader(camera) for camera in config.cameras}
+
+    @property
+    def state(self) -> State:
+        """The loop's state now."""
+        return self._executor.state
+
+    def observe(self, observer: Observer) -> None:
+        """Have `observer` told of every event, on the loop's thread; before `run`."""
+        self._executor.observers.append(observer)
+
+    def start(self) -> None:
+        """Start the workers and a reader per camera."""
+        self._workers.start()
+        for reader in self.readers.values():
+            reader.start()
+        self.status = "running"
+
+    def run(self, seconds: float | None = None) -> None:
+        """Be the loop until `stop` is called, `seconds` have passed, or all cameras have ended.
+
+        Then answers what has already arrived, for at most a few seconds, and returns.
+        """
+        end_ns = None if seconds is None else self.clock.now_ns() + to_ns(seconds)
+
+        def finished() -> bool:
+            over = end_ns is not None and self.clock.now_ns() >= end_ns
+            return over or self._stopping.is_set() or (self._cameras_ended() and self._executor.idle)
+
+        self._executor.run(finished)
+        self._drain()
+
+    def stop(self) -> None:
+        """Ask `run` to end; from any thread or a signal handler."""
+        self._stopping.set()
+
+    def close(self) -> None:
+        """Let go of everything; what is queued for the disk is written first."""
+        self._stopping.set()
+        for reader in self.readers.values():
+            reader.stop(timeout=1.0)
+        self._workers.stop(timeout=1.0)
+        self._runner.close()
+        for scorer in self.scorers.values():
+            scorer.settle()
+        if self.store is not None:
+            self.store.close()
+        self.log.close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _drain(self) -> None:
+        self.status = "draining"
+        for reader in self.readers.values():
+            reader.stopping.set()
+        end_ns = self.clock.now_ns() + to_ns(DRAIN_SECONDS)
+        self._executor.run(lambda: self._executor.idle or self.clock.now_ns() >= end_ns)
+
+    def _cameras_ended(self) -> bool:
+        return all(self.state.cameras[query.camera].status == "ended" for query in self.config.queries)
+
+    def _reader(self, camera: CameraConfig) -> CameraReader:
+        return CameraReader(
+            camera.name,
+            camera.source,
+            on_frame=partial(self._on_frame, camera.name),
+            on_status=partial(self._on_status, camera.name),
+            pace=Pace(rate=camera.rate, loop=camera.loop),
+        )
+
+    def _on_frame(self, camera: str, frame: Frame) -> None:
+        if self.buffer.put(camera, frame, self.readers[camera].stopping):
+            self._executor.post(FrameArrived(0, camera, frame.index, frame.content_index))
+
+    def _on_status(self, camera: str, status: Any, detail: str) -> None:
+        self._executor.post(CameraChanged(0, camera, status, detail))
+
+    def _post(self, event: Event) -> None:
+        self._executor.post(event)
+
+    def _after(self, event: Event, state: State) -> None:
+        """What follows from an event outside the loop: frames let go, results stored and scored."""
+        match event:
+            case FrameArrived(camera=camera):
+                self._release(camera, state)
+                if camera in self.scorers:
+                    self.scorers[camera].arrived(event)
+            case Inferred():
+                for camera in {job.camera for job in event.jobs}:
+                    self._release(camera, state)
+                self._keep_results(event)
+            case CameraChanged(camera=camera, status=status, detail=detail):
+                self._tell(StoredEvent(time.time(), "camera", camera, None, f"{camera} {status} {detail}".strip()))
+            case _:
+                pass
+
+    def _release(self, camera: str, state: State) -> None:
+        wanted = {job.frame for query in state.queries.values() for job in query.jobs if job.camera == camera}
+        running = state.processor.action if state.processor else None
+        if running is not None and running.kind == "infer":
+            wanted |= {job.frame for job in running.jobs if job.camera == camera}
+        newest = state.cameras[camera].frame if camera in state.cameras else 1 << 62
+        self.buffer.keep(camera, wanted, newest)
+
+    def _keep_results(self, event: Inferred) -> None:
+        now = time.time()
+        for job, result in zip(event.jobs, event.results, strict=True):
+            if job.camera in self.scorers:
+                self.scorers[job.camera].answered(event, job, result)
+            if self.store is not None:
+                self.store.add(StoredResult(job.query, job.camera, job.frame, now, result))
+            for happening in self.analyses[job.query].happenings():
+                picture = partial(thumbnail, happening.frame.image, happening.box, 160)
+                self._tell(StoredEvent(now, happening.kind, job.camera, job.query, happening.text, picture))
+
+    def _tell(self, event: StoredEvent) -> None:
+        logger.info(event.text)
+        if self.store is not None:
+            self.store.add(event)
+
+
+def _check_tasks(config: BoxConfig, models: Mapping[str, ServedModel]) -> None:
+    """Refuse queries that ask a model for what it cannot do."""
+    for query in config.queries:
+        task = models[query.model].card.task
+        if query.task not in (None, task):
+            raise ConfigError(f"query {query.key!r} wants {query.task}, but model {query.model!r} does {task}")
+        if query.tracker and task != "detection":
+            raise ConfigError(f"query {query.key!r}: 'tracker' follows boxes, but model {query.model!r} does {task}")
+
+
+def _scorers(config: BoxConfig, models: Mapping[str, ServedModel], truths: Mapping[str, Truth]) -> dict[str, Scorer]:
+    """One scorer per camera whose truth is known."""
+    cameras = [camera.name for camera in config.cameras]
+    for camera in truths:
+        if camera not in cameras:
+            raise ConfigError(f"--truth names camera {camera!r}, which the box has not; {nearest(camera, cameras)}")
+    labels = {
+        query.key: (query.camera, models[query.model].card.labels)
+        for query in config.queries
+        if models[query.model].card.task == "detection"
+    }
+    return {
+        camera: Scorer(truth, {key: names for key, (place, names) in labels.items() if place == camera})
+        for camera, truth in truths.items()
+    }
+
+
+def _loggable(config: BoxConfig) -> dict[str, Any]:
+    """The configuration as the log's header holds it: without passwords in URLs."""
+    record = config.model_dump(mode="json")
+    for camera in record["cameras"]:
+        camera["source"] = redact(camera["source"])
+    return record
+
+
+def query_spec(config: BoxConfig, query: QueryConfig) -> QuerySpec:
+    """A query as the loop sees it."""
+    camera = next(camera for camera in config.cameras if camera.name == query.camera)
+    return QuerySpec(
+        name=query.key,
+        camera=query.camera,
+        model=query.model,
+        period_ns=to_ns(1 / query.rate) if query.rate else 0,
+        deadline_ns=to_ns(query.deadline),
+        max_staleness_ns=to_ns(camera.max_staleness),
+        every_frame=camera.backpressure == "every_frame",
+    )

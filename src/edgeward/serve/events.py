@@ -1,0 +1,124 @@
+"""Everything that happens in a box, as values. The log is a list of these, the state a fold over them.
+
+    line = EVENT.dump_json(FrameArrived(time_ns=10, camera="street", frame=0, content=0))
+    event = EVENT.validate_json(line)
+
+Every `time_ns` is the moment at which the loop took note, on the box's clock; within one box they
+strictly increase. `number` counts decisions: it ties an outcome to the decision that caused it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+
+from edgeward.serve.actions import Action, Job
+
+__all__ = [
+    "EVENT",
+    "CameraChanged",
+    "Decided",
+    "Event",
+    "Evicted",
+    "Failed",
+    "FrameArrived",
+    "Inferred",
+    "Loaded",
+    "Waited",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class FrameArrived:
+    """A camera delivered a frame; `content` is its place in the recording (see `Frame.content_index`)."""
+
+    time_ns: int
+    camera: str
+    frame: int
+    content: int
+    kind: Literal["frame"] = "frame"
+
+
+@dataclass(frozen=True, slots=True)
+class CameraChanged:
+    """A camera's status changed."""
+
+    time_ns: int
+    camera: str
+    status: Literal["connecting", "live", "retrying", "ended"]
+    detail: str = ""
+    kind: Literal["camera"] = "camera"
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """The policy chose an action and it was begun."""
+
+    time_ns: int
+    number: int
+    action: Action
+    kind: Literal["decided"] = "decided"
+
+
+@dataclass(frozen=True, slots=True)
+class Inferred:
+    """Jobs were answered. `results` holds one result per job, in the JSON form of its kind."""
+
+    time_ns: int
+    number: int
+    model: str
+    jobs: tuple[Job, ...]
+    results: tuple[dict[str, Any], ...] = ()
+    kind: Literal["inferred"] = "inferred"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model is in memory."""
+
+    time_ns: int
+    number: int
+    model: str
+    kind: Literal["loaded"] = "loaded"
+
+
+@dataclass(frozen=True, slots=True)
+class Evicted:
+    """A model's memory is free."""
+
+    time_ns: int
+    number: int
+    model: str
+    kind: Literal["evicted"] = "evicted"
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An action on a model went wrong."""
+
+    time_ns: int
+    number: int
+    model: str
+    what: Literal["infer", "load"]
+    error: str
+    kind: Literal["failed"] = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Waited:
+    """The time of a `Wait` came."""
+
+    time_ns: int
+    number: int
+    kind: Literal["waited"] = "waited"
+
+
+Event = Annotated[
+    FrameArrived | CameraChanged | Decided | Inferred | Loaded | Evicted | Failed | Waited,
+    Field(discriminator="kind"),
+]
+
+EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+"""Validates and writes events as JSON."""

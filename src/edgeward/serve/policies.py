@@ -1,0 +1,217 @@
+"""What to do next, as pure functions of the state.
+
+    policy = policy_named("edf-lru")
+    action = policy.next(state)          # Infer, Load, Evict, Wait, or None: nothing until something happens
+
+A policy is one small method; policies compose by "the first that has something to do". The processor
+runs one inference at a time, the loader one load; both work at once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+from edgeward.errors import ConfigError, nearest
+from edgeward.serve.actions import Action, Evict, Infer, Job, Load, Wait
+from edgeward.serve.state import ModelState, State, union_bytes
+
+__all__ = [
+    "POLICIES",
+    "EarliestDeadlineFirst",
+    "FirstOf",
+    "LeastRecentlyUsed",
+    "OldestFirst",
+    "Policy",
+    "Retry",
+    "StaticResidency",
+    "policy_named",
+    "waiting_jobs",
+]
+
+
+class Policy(ABC):
+    """Decides the next action."""
+
+    @abstractmethod
+    def next(self, state: State) -> Action | None:
+        """The action to begin now, or None when there is nothing to do."""
+
+
+class FirstOf(Policy):
+    """Asks each policy in turn and takes the first answer."""
+
+    def __init__(self, *policies: Policy) -> None:
+        self.policies = policies
+
+    def next(self, state: State) -> Action | None:
+        for policy in self.policies:
+            action = policy.next(state)
+            if action is not None:
+                return action
+        return None
+
+
+class EarliestDeadlineFirst(Policy):
+    """Answers the job whose deadline comes first, of those whose model is in memory.
+
+    Jobs of other cameras for the same model join the batch while the batch is still expected to
+    end before the earliest deadline in it. EDF: Liu and Layland, JACM 1973, section 7.
+    """
+
+    def next(self, state: State) -> Action | None:
+        if state.processor is not None:
+            return None
+        ready = [job for job in waiting_jobs(state) if _usable(state.models[_model_of(state, job)], state)]
+        if not ready:
+            return None
+        first = min(ready, key=self.urgency)
+        model = state.models[_model_of(state, first)]
+        same = sorted((job for job in ready if _model_of(state, job) == model.spec.name), key=self.urgency)
+        return Infer(model.spec.name, _batch(same, model, state.now_ns))
+
+    def urgency(self, job: Job) -> tuple[int, int, str]:
+        """Sort key: what comes first is answered first; ties are broken so that the order is total."""
+        return (job.deadline_ns, job.arrived_ns, job.query)
+
+
+class OldestFirst(EarliestDeadlineFirst):
+    """Answers in the order of arrival: the baseline that knows no deadlines."""
+
+    def urgency(self, job: Job) -> tuple[int, int, str]:
+        return (job.arrived_ns, 0, job.query)
+
+
+class LeastRecentlyUsed(Policy):
+    """Keeps models in memory within the budget.
+
+    The model of the most urgent job that cannot run is loaded; to make room, the model that was
+    used longest ago goes, but never one that runs, nor one whose own waiting job is more urgent.
+    Models nobody waits for yet are loaded only into memory that is free anyway.
+    """
+
+    def next(self, state: State) -> Action | None:
+        if state.loader is not None:
+            return None
+        urgency = _deadlines_by_model(state)
+        absent = [name for name, model in state.models.items() if _loadable(model, state) and _wanted(name, state)]
+        for name in sorted(absent, key=lambda name: (name not in urgency, urgency.get(name, 0), name)):
+            if _fits(state, name):
+                return Load(name)
+            victim = self._victim(state, name, urgency) if name in urgency else None
+            if victim is not None:
+                return Evict(victim)
+        return None
+
+    def _victim(self, state: State, wanted: str, urgency: Mapping[str, int]) -> str | None:
+        running = state.processor.action.model if state.processor else None
+        candidates = [
+            name
+            for name, model in state.models.items()
+            if model.status == "resident"
+            and name != running
+            and not (name in urgency and urgency[name] <= urgency[wanted] and _usable(model, state))
+        ]
+        return min(candidates, key=lambda name: (state.models[name].used_ns, name), default=None)
+
+
+class StaticResidency(Policy):
+    """Loads models in name order while they fit and never evicts: the baseline without swapping."""
+
+    def next(self, state: State) -> Action | None:
+        if state.loader is not None:
+            return None
+        names = sorted(name for name, model in state.models.items() if _loadable(model, state) and _wanted(name, state))
+        return next((Load(name) for name in names if _fits(state, name)), None)
+
+
+class Retry(Policy):
+    """Wakes the box when a model that failed may be tried again."""
+
+    def next(self, state: State) -> Action | None:
+        if state.waiting is not None:
+            return None
+        times = [model.retry_ns for model in state.models.values() if model.retry_ns > state.now_ns]
+        return Wait(min(times)) if times else None
+
+
+def waiting_jobs(state: State) -> Iterable[Job]:
+    """All jobs that wait."""
+    return (job for query in state.queries.values() for job in query.jobs)
+
+
+def _model_of(state: State, job: Job) -> str:
+    return state.queries[job.query].spec.model
+
+
+def _usable(model: ModelState, state: State) -> bool:
+    return model.status == "resident" and model.retry_ns <= state.now_ns
+
+
+def _loadable(model: ModelState, state: State) -> bool:
+    return model.status == "absent" and model.retry_ns <= state.now_ns
+
+
+def _wanted(name: str, state: State) -> bool:
+    return any(query.spec.model == name for query in state.queries.values())
+
+
+def _fits(state: State, name: str) -> bool:
+    held = [model.spec for model in state.models.values() if model.status != "absent"]
+    return union_bytes([*held, state.models[name].spec]) <= state.budget_bytes
+
+
+def _deadlines_by_model(state: State) -> dict[str, int]:
+    """The earliest waiting deadline of each model that has waiting jobs."""
+    earliest: dict[str, int] = {}
+    for job in waiting_jobs(state):
+        model = _model_of(state, job)
+        earliest[model] = min(job.deadline_ns, earliest.get(model, job.deadline_ns))
+    return earliest
+
+
+def _batch(jobs: list[Job], model: ModelState, now_ns: int) -> tuple[Job, ...]:
+    """As many of `jobs`, most urgent first, as run together before the earliest of their deadlines."""
+    taken = [jobs[0]]
+    pictures = {(jobs[0].camera, jobs[0].frame)}
+    end_by = jobs[0].deadline_ns
+    for job in jobs[1:]:
+        grown = pictures | {(job.camera, job.frame)}
+        if len(grown) > len(pictures):
+            expected = _expected_ns(model, len(grown))
+            if (
+                len(grown) > model.spec.max_batch
+                or expected is None
+                or now_ns + expected > min(end_by, job.deadline_ns)
+            ):
+                continue
+        pictures = grown
+        end_by = min(end_by, job.deadline_ns)
+        taken.append(job)
+    return tuple(taken)
+
+
+def _expected_ns(model: ModelState, batch: int) -> int | None:
+    """Estimated cost of a batch: as measured, else in proportion to the nearest smaller measured one."""
+    if batch in model.infer_ns:
+        return model.infer_ns[batch]
+    smaller = [size for size in model.infer_ns if size < batch]
+    return model.infer_ns[max(smaller)] * batch // max(smaller) if smaller else None
+
+
+POLICIES: Mapping[str, Policy] = MappingProxyType(
+    {
+        "edf-lru": FirstOf(EarliestDeadlineFirst(), LeastRecentlyUsed(), Retry()),
+        "edf-static": FirstOf(EarliestDeadlineFirst(), StaticResidency(), Retry()),
+        "fifo-lru": FirstOf(OldestFirst(), LeastRecentlyUsed(), Retry()),
+    }
+)
+"""The policies that can be named in a box file and given to `edgeward replay --policy`."""
+
+
+def policy_named(name: str) -> Policy:
+    """The policy called `name`; ConfigError names the nearest when there is none."""
+    if name not in POLICIES:
+        raise ConfigError(f"no policy {name!r}; {nearest(name, POLICIES)}")
+    return POLICIES[name]

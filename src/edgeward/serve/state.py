@@ -1,0 +1,159 @@
+"""All that a policy may know, frozen.
+
+    state = State.start(queries, models, budget_bytes=64 << 20)
+    state = apply(state, event)          # see edgeward.serve.apply
+
+Costs in it are moving estimates fed by measured ones; a policy cannot tell whether they were
+measured a moment ago or read from a log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import TypeAdapter
+
+from edgeward.errors import BudgetError
+from edgeward.serve.actions import Infer, Job, Load, Wait
+from edgeward.units import format_bytes
+
+__all__ = [
+    "STATE",
+    "CameraState",
+    "ModelSpec",
+    "ModelState",
+    "QuerySpec",
+    "QueryState",
+    "Running",
+    "State",
+    "union_bytes",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class QuerySpec:
+    """A query as the loop sees it. `period_ns` 0 asks for every frame."""
+
+    name: str
+    camera: str
+    model: str
+    period_ns: int
+    deadline_ns: int
+    max_staleness_ns: int
+    every_frame: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A model as the loop sees it: its tensors by digest, each with its bytes."""
+
+    name: str
+    tensors: Mapping[str, int]
+    max_batch: int = 1
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the model alone."""
+        return sum(self.tensors.values())
+
+
+@dataclass(frozen=True, slots=True)
+class QueryState:
+    """Waiting jobs, oldest first, and what became of all others: due = in_time + late + skipped + waiting."""
+
+    spec: QuerySpec
+    next_due_ns: int = 0
+    jobs: tuple[Job, ...] = ()
+    due: int = 0
+    in_time: int = 0
+    late: int = 0
+    skipped: int = 0
+    answered_frame: int = -1
+    answered_arrival_ns: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """Where a model is and what it costs.
+
+    infer_ns: estimated nanoseconds of one inference, by batch size.
+    retry_ns: after failures, the time before which it is left alone.
+    """
+
+    spec: ModelSpec
+    status: Literal["absent", "loading", "resident", "evicting"] = "absent"
+    used_ns: int = 0
+    infer_ns: Mapping[int, int] = field(default_factory=dict)
+    load_ns: int = 0
+    loads: int = 0
+    evictions: int = 0
+    failures: int = 0
+    retry_ns: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CameraState:
+    """The newest frame of a camera."""
+
+    status: str = "connecting"
+    detail: str = ""
+    frame: int = -1
+    arrived_ns: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """An action under way."""
+
+    number: int
+    since_ns: int
+    action: Infer | Load
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The box at one moment. `resident_bytes` counts each tensor of loading and resident models once."""
+
+    budget_bytes: int
+    queries: Mapping[str, QueryState]
+    models: Mapping[str, ModelState]
+    cameras: Mapping[str, CameraState]
+    now_ns: int = 0
+    decisions: int = 0
+    resident_bytes: int = 0
+    processor: Running | None = None
+    loader: Running | None = None
+    waiting: Wait | None = None
+
+    @classmethod
+    def start(cls, queries: Iterable[QuerySpec], models: Iterable[ModelSpec], budget_bytes: int) -> State:
+        """A box before its first event, nothing loaded.
+
+        Raises BudgetError when a model that a query needs is larger than the whole budget.
+        """
+        model_states = {spec.name: ModelState(spec) for spec in models}
+        query_states = {spec.name: QueryState(spec) for spec in queries}
+        for query in query_states.values():
+            spec = model_states[query.spec.model].spec
+            if spec.bytes > budget_bytes:
+                raise BudgetError(
+                    f"budget.memory is {format_bytes(budget_bytes)}, but model {spec.name!r} alone needs "
+                    f"{format_bytes(spec.bytes)} ({spec.bytes} bytes); raise the budget to at least that"
+                )
+        cameras = {query.spec.camera: CameraState() for query in query_states.values()}
+        return cls(budget_bytes, query_states, model_states, cameras)
+
+
+STATE: TypeAdapter[State] = TypeAdapter(State)
+"""Validates and writes states as JSON."""
+
+
+def union_bytes(specs: Iterable[ModelSpec]) -> int:
+    """Bytes of several models together: a tensor that two of them share counts once."""
+    together: dict[str, int] = {}
+    for spec in specs:
+        together.update(spec.tensors)
+    return sum(together.values())

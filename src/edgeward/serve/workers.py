@@ -1,0 +1,112 @@
+"""The box's two hands: one thread that infers, one that loads.
+
+    workers = Workers(runner, buffer, analyses, post=executor.post)
+    workers.start(); ...; workers.stop()
+
+Loading has its own thread so that it never holds up inference on models already in memory.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from edgeward.errors import EdgewardError
+from edgeward.serve.actions import Evict, Infer, Load
+from edgeward.serve.analysis import Analysis
+from edgeward.serve.buffer import FrameBuffer
+from edgeward.serve.events import Event, Failed, Inferred, Loaded
+from edgeward.serve.runner import Runner
+
+__all__ = ["Workers"]
+
+A = TypeVar("A", Infer, Load)
+
+logger = logging.getLogger(__name__)
+
+
+class Workers:
+    """Carries out decisions (see `Hands`) and posts their outcomes."""
+
+    def __init__(
+        self, runner: Runner, buffer: FrameBuffer, analyses: Mapping[str, Analysis], post: Callable[[Event], None]
+    ) -> None:
+        self._runner = runner
+        self._buffer = buffer
+        self._analyses = analyses
+        self._post = post
+        self._processor: _Lane = _Lane("edgeward-processor")
+        self._loader: _Lane = _Lane("edgeward-loader")
+
+    def start(self) -> None:
+        """Start both threads."""
+        self._processor.start()
+        self._loader.start()
+
+    def stop(self, timeout: float) -> None:
+        """End both threads after what they are doing, waiting at most `timeout` seconds for each."""
+        self._processor.stop(timeout)
+        self._loader.stop(timeout)
+
+    def infer(self, number: int, action: Infer) -> None:
+        """Run a batch on the processor thread."""
+        self._processor.do(lambda: self._attempt(number, action, self._infer))
+
+    def load(self, number: int, action: Load) -> None:
+        """Load a model on the loader thread."""
+        self._loader.do(lambda: self._attempt(number, action, self._load))
+
+    def evict(self, action: Evict) -> None:
+        """Free a model at once, on the calling thread."""
+        self._runner.evict(action.model)
+
+    def _infer(self, number: int, action: Infer) -> Event:
+        frames = {(job.camera, job.frame): self._buffer.get(job.camera, job.frame) for job in action.jobs}
+        floor = min(self._analyses[job.query].confidence_floor for job in action.jobs)
+        answers = self._runner.infer(action.model, [frame.image for frame in frames.values()], floor)
+        by_frame = dict(zip(frames, answers, strict=True))
+        results = tuple(
+            self._analyses[job.query].take(frames[job.camera, job.frame], by_frame[job.camera, job.frame]).to_json()
+            for job in action.jobs
+        )
+        return Inferred(0, number, action.model, action.jobs, results)
+
+    def _load(self, number: int, action: Load) -> Event:
+        self._runner.load(action.model)
+        return Loaded(0, number, action.model)
+
+    def _attempt(self, number: int, action: A, work: Callable[[int, A], Event]) -> None:
+        """Whatever goes wrong with one model must not stop the others: it becomes an event."""
+        try:
+            outcome = work(number, action)
+        except Exception as error:
+            if not isinstance(error, EdgewardError):
+                logger.exception("%s of %s failed", action.kind, action.model)
+            outcome = Failed(0, number, action.model, action.kind, f"{type(error).__name__}: {error}"[:500])
+        self._post(outcome)
+
+
+class _Lane:
+    """A thread that does one thing after another."""
+
+    def __init__(self, name: str) -> None:
+        self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def do(self, task: Callable[[], None]) -> None:
+        self._tasks.put(task)
+
+    def stop(self, timeout: float) -> None:
+        self._tasks.put(None)
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            task()

@@ -1,0 +1,108 @@
+"""Networks of the zoo as portable ONNX files, made once and kept.
+
+    path, card = portable_onnx("ssdlite-person", None, Path("~/.cache/edgeward/models").expanduser())
+
+The file is float32 with a free batch dimension. It is found again by the content of the weights; a call
+that finds it imports no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgeward.errors import StoreError
+from edgeward.vision.card import ModelCard
+from edgeward.zoo.files import sha256
+from edgeward.zoo.packaged import Packaged, packaged
+from edgeward.zoo.tfjs import shards
+
+__all__ = ["EXPORT_VERSION", "OPSET", "portable_onnx"]
+
+EXPORT_VERSION = 1
+"""Raised whenever the same weights give another file."""
+OPSET = 18
+
+
+def portable_onnx(architecture: str, file: Path | None, cache: Path) -> tuple[Path, ModelCard]:
+    """The ONNX file of a packaged model in `cache`, exported when it is not there yet, and its card.
+
+    file: the weights, or None for those of the installed package. Safe to call from several processes at
+    once. Raises ConfigError for an unknown name, ModelError when the weights are missing or damaged,
+    StoreError when the cache cannot be written.
+    """
+    entry = packaged(architecture)
+    weights = entry.locate(file)
+    target = cache / f"{entry.name}-{_content(weights)[:20]}-v{EXPORT_VERSION}.onnx"
+    if not target.is_file():
+        _export(entry, weights, target)
+    return target, entry.card
+
+
+def _content(weights: Path) -> str:
+    """A hash of everything the weights consist of."""
+    if weights.suffix != ".json":
+        return sha256(weights)
+    parts = [sha256(part) for part in (weights, *shards(weights))]
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def _export(entry: Packaged, weights: Path, target: Path) -> None:
+    import torch
+
+    from edgeward.zoo.onnxedit import finish
+
+    network = entry.load(weights)
+    example = torch.zeros(1, 3, entry.card.preprocess.height, entry.card.preprocess.width)
+    with torch.no_grad():
+        outputs = network(example)
+    shapes = {
+        f"output{index}": tuple(output.shape)
+        for index, output in enumerate(outputs if isinstance(outputs, tuple) else (outputs,))
+    }
+    # The exporter by tracing: it folds batch norms, writes one plain file and needs no package besides torch and onnx.
+    with _replacing(target) as temporary, _quiet():
+        torch.onnx.export(
+            network,
+            (example,),
+            temporary,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["image"],
+            output_names=list(shapes),
+            dynamic_axes={name: {0: "batch"} for name in ("image", *shapes)},
+        )
+        finish(temporary, shapes)
+
+
+@contextlib.contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """A temporary file beside `target` that takes its place when the block ends well, at once and wholly written."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot write {target}: {error}; free some space or choose another 'cache'") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's chatter: it warns of every shape that tracing fixes, which is meant here."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
