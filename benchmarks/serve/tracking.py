@@ -19,8 +19,16 @@ from edgeward.vision.results import Detections
 from edgeward.vision.tracking import ByteTracker
 from edgeward.vision.truth import Truth, load_truth
 
-Update = Callable[[Detections, float], Detections]
 LOST_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Tracker:
+    """One tracker at work. Only `update`, on what `given` made of the boxes, is timed; `found` makes ours of it."""
+
+    update: Callable[[Any, float], Any]
+    given: Callable[[Detections], Any] = lambda boxes: boxes
+    found: Callable[[Any], Detections] = lambda boxes: boxes
 
 
 @dataclass(frozen=True)
@@ -58,13 +66,13 @@ def load_detections(path: Path, scale: float, frames: int) -> list[Detections]:
     return answers
 
 
-def ours(sequence: Sequence) -> Update:
-    """Our tracker with a sequence's thresholds."""
-    return ByteTracker(high_confidence=sequence.threshold, lost_seconds=LOST_SECONDS).update
+def ours(sequence: Sequence) -> Tracker:
+    """Our tracker with a sequence's threshold."""
+    return Tracker(ByteTracker(high_confidence=sequence.threshold, lost_seconds=LOST_SECONDS).update)
 
 
-def theirs(sequence: Sequence) -> Update:
-    """`trackers.ByteTrackTracker` with the same thresholds and patience."""
+def theirs(sequence: Sequence) -> Tracker:
+    """`trackers.ByteTrackTracker` with the same threshold and patience."""
     return _theirs(
         lost_track_buffer=round(30 * LOST_SECONDS),
         frame_rate=sequence.fps,
@@ -73,32 +81,30 @@ def theirs(sequence: Sequence) -> Update:
     )
 
 
-def as_delivered(sequence: Sequence) -> Update:
+def as_delivered(sequence: Sequence) -> Tracker:
     """`trackers.ByteTrackTracker` with its own default thresholds."""
     return _theirs()
 
 
-def _theirs(**settings: float) -> Update:
+def _theirs(**settings: float) -> Tracker:
     import supervision as sv
     from trackers import ByteTrackTracker
 
     tracker = ByteTrackTracker(**settings)
-
-    def update(boxes: Detections, time_seconds: float) -> Detections:
-        given = sv.Detections(boxes.xyxy, confidence=boxes.confidence, class_id=boxes.class_id)
-        found = tracker.update(given)
-        return Detections(found.xyxy, found.confidence, found.class_id, found.tracker_id)
-
-    return update
+    return Tracker(
+        update=lambda boxes, time_seconds: tracker.update(boxes),
+        given=lambda boxes: sv.Detections(boxes.xyxy, confidence=boxes.confidence, class_id=boxes.class_id),
+        found=lambda boxes: Detections(boxes.xyxy, boxes.confidence, boxes.class_id, boxes.tracker_id),
+    )
 
 
-def tracked(update: Update, answers: list[Detections], fps: float) -> tuple[dict[int, Detections], float]:
-    """What a tracker says of every frame, and the CPU milliseconds it took per frame."""
-    results = {}
+def tracked(tracker: Tracker, answers: list[Detections], fps: float) -> tuple[dict[int, Detections], float]:
+    """What a tracker says of every frame, and the CPU milliseconds that it took per frame."""
+    given = [tracker.given(boxes) for boxes in answers]
     before = time.process_time()
-    for frame, boxes in enumerate(answers):
-        results[frame] = update(boxes, frame / fps)
-    return results, (time.process_time() - before) * 1000 / len(answers)
+    found = [tracker.update(boxes, frame / fps) for frame, boxes in enumerate(given)]
+    milliseconds = (time.process_time() - before) * 1000 / len(answers)
+    return {frame: tracker.found(boxes) for frame, boxes in enumerate(found)}, milliseconds
 
 
 TRACKERS = {"edgeward": ours, "trackers": theirs, "as delivered": as_delivered}
@@ -113,7 +119,7 @@ class Outcome:
 
 
 def compare(
-    data: Path, sequence: Sequence, trackers: Mapping[str, Callable[[Sequence], Update]], repeats: int = 3
+    data: Path, sequence: Sequence, trackers: Mapping[str, Callable[[Sequence], Tracker]], repeats: int = 3
 ) -> dict[str, Outcome]:
     """Each tracker's outcome; CPU time is the least of `repeats` interleaved runs."""
     truth: Truth = load_truth(data / sequence.truth)

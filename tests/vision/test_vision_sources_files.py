@@ -12,10 +12,13 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from vision_makevideo import concatenate, number_of, numbered, write_video
 
 from edgeward.errors import SourceError
 from edgeward.vision.sources import open_source
+from edgeward.vision.sources.decode import Ledger
 from edgeward.vision.sources.file import file_source
 from edgeward.vision.sources.folder import image_size, natural_key
 
@@ -100,6 +103,24 @@ def test_a_truncated_file_gives_what_is_there(tmp_path, suffix):
     numbers = [number_of(frame.image) for frame in open_source(str(path))]
     assert 10 <= len(numbers) < 40
     assert numbers[:10] == list(range(10))
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=40), st.integers(0, 3), st.randoms(use_true_random=False))
+def test_the_ledger_finds_every_lost_packet(whole, delay, random):
+    """Packets go in in decoding order, a few ahead of their pictures; the damaged ones never come out."""
+    ledger, order, out, lost = Ledger(), [], 0, 0
+    for begin in range(0, len(whole), delay + 1):  # decoding order: each group shuffled
+        group = list(range(begin, min(begin + delay + 1, len(whole))))
+        random.shuffle(group)
+        order += group
+    for position, stamp in enumerate(order):
+        ledger.sent(stamp)
+        while out < len(whole) and (out in order[: max(position + 1 - delay, 0)] or position == len(whole) - 1):
+            lost += ledger.shown(out) if whole[out] else 0
+            out += 1
+    assert lost + ledger.rest == whole.count(False)
+    ledger.sent(99)
+    assert (ledger.shown(None), ledger.rest) == (0, 0)
 
 
 def test_damage_inside_costs_only_the_damaged_frames(tmp_path):
@@ -211,7 +232,7 @@ def test_sizes_are_read_from_headers():
     for suffix in (".jpg", ".png"):
         data = cv2.imencode(suffix, numbered(0, 123, 45))[1].tobytes()
         assert image_size(data) == (123, 45)
-        for cut in range(0, 40):
+        for cut in range(40):
             image_size(data[:cut])  # never raises
     assert image_size(b"GIF89a") is None
     assert sorted(["b10", "B9", "a", "10", "9"], key=natural_key) == ["a", "B9", "b10", "9", "10"]

@@ -49,6 +49,7 @@ class HttpCamera:
             def log_message(self, *args: object) -> None:
                 pass
 
+        self.port = port
         self.requests = 0
         self.dead = threading.Event()
         self.url = f"http://user:secret@127.0.0.1:{port}/video"
@@ -77,13 +78,13 @@ class SilentPeer:
 class RtspCamera:
     """Just enough of RFC 2326 for one client at a time: RTP (RFC 3550) with MPEG-4 (RFC 6416) in the RTSP connection."""
 
-    def __init__(self, fps: float = 50, silent_after: int = 1 << 30) -> None:
+    def __init__(self, port: int = 0, fps: float = 50, silent_after: int = 1 << 30) -> None:
         self.dead = threading.Event()
         self.methods: list[str] = []
         self._fps = fps
         self._silent_after = silent_after
         self._config, self._packets = self._encoded()
-        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket = socket.create_server(("127.0.0.1", port))
         self._socket.settimeout(0.1)
         self.url = f"rtsp://127.0.0.1:{self._socket.getsockname()[1]}/live"
         self._thread = threading.Thread(target=self._serve, daemon=True)

@@ -88,7 +88,7 @@ class LeastRecentlyUsed(Policy):
 
     The model of the most urgent job that cannot run is loaded; to make room, the model that was
     used longest ago goes, but never one that runs, nor one whose own waiting job is more urgent.
-    Models nobody waits for yet are loaded only into memory that is free anyway.
+    Models nobody waits for are loaded once, at the start, into memory that is free anyway.
     """
 
     def next(self, state: State) -> Action | None:
@@ -96,6 +96,7 @@ class LeastRecentlyUsed(Policy):
             return None
         urgency = _deadlines_by_model(state)
         absent = [name for name, model in state.models.items() if _loadable(model, state) and _wanted(name, state)]
+        absent = [name for name in absent if name in urgency or state.models[name].loads == 0]
         for name in sorted(absent, key=lambda name: (name not in urgency, urgency.get(name, 0), name)):
             if _fits(state, name):
                 return Load(name)

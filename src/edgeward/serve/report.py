@@ -204,7 +204,9 @@ class BoxView(Protocol):
         """The newest frame of `camera` when newer than `after_index`, else None. KeyError for no such camera."""
 
     def detections(self, query: str, limit: int = 100, before_at: float | None = None) -> list[dict[str, Any]]:
-        """The newest stored results of a query, newest first: {at, frame_index, result}; older than the Unix time `before_at`.
+        """The newest stored results of a query, newest first: {at, frame_index, result}.
+
+        before_at: only results older than this Unix time.
 
         KeyError for no such query.
         """

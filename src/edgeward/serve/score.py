@@ -8,6 +8,7 @@ Only the first pass over a recording is scored: a looped clip would count its fr
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from edgeward.vision.results import Detections, IntArray, result_from_json
 from edgeward.vision.truth import Truth
 
 __all__ = ["Answer", "Scorer", "accuracy"]
+
+logger = logging.getLogger(__name__)
 
 RESCORE_FRAMES = 100
 """New frames after which a live score is made again."""
@@ -64,8 +67,12 @@ def accuracy(
         "streaming_ap50": streaming_ap(times, finished, truth).ap,
     }
     if all(answer.boxes.tracker_id is not None for answer in kept):
-        scores = tracking_scores(boxes, truth, frames=frames)
-        figures |= {"hota": scores.hota, "idf1": scores.idf1, "mota": scores.mota}
+        try:
+            scores = tracking_scores(boxes, truth, frames=frames)
+        except EdgewardError as error:  # its library is not installed, or the truth names no identities
+            logger.warning("no tracking scores: %s", error)
+        else:
+            figures |= {"hota": scores.hota, "idf1": scores.idf1, "mota": scores.mota}
     return figures
 
 
@@ -117,13 +124,9 @@ class Scorer:
         with self._lock:
             arrivals = list(self._arrivals)
             answers = {query: list(each) for query, each in self._answers.items()}
-        scores = {}
-        for query, each in answers.items():
-            try:
-                scores[query] = accuracy(arrivals, each, self.truth, self.labels[query])
-            except EdgewardError:  # a metric's library is not installed: the others still count
-                continue
-        self._scores = scores
+        self._scores = {
+            query: accuracy(arrivals, each, self.truth, self.labels[query]) for query, each in answers.items()
+        }
 
 
 def _as_truth_classes(boxes: Detections, labels: Sequence[str], wanted: Sequence[str]) -> Detections:

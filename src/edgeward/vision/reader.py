@@ -168,7 +168,7 @@ class CameraReader:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        failures = 0
+        failures, reason = 0, ""
         self._tell("connecting", "opening")
         while not self.stopping.is_set():
             self._first_ns = None
@@ -183,17 +183,20 @@ class CameraReader:
                 logger.exception("camera %s", self.name)
                 reason = f"{type(error).__name__} while reading"
             else:
-                if not live:
+                if not live and not self.stopping.is_set():
                     self._tell("ended", f"end of the recording after {self._frames} frames")
                     return
                 reason = "the stream ended"
+            if self.stopping.is_set():
+                break
             failures = 1 if self._was_steady() else failures + 1
             seconds = retry_seconds(failures)
             self._inside = False
             self._tell("retrying", f"{reason}; next try in {seconds:g} s")
             self.stopping.wait(seconds)
         with self._lock:
-            self._state = ("ended", "stopped")
+            failed = self._state[0] == "retrying"
+            self._state = ("ended", f"stopped; before that, {reason}" if failed else "stopped")
 
     def _session(self) -> bool:
         """From opening to the end of the stream; whether it was a live one."""

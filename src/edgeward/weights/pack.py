@@ -70,7 +70,9 @@ _MANIFEST = TypeAdapter(PackedModel)
 def pack(path: Path, store: WeightStore, provider: str = "cpu", external: Sequence[Path] = ()) -> PackedModel:
     """Optimise `path` for this machine and move its weights into `store`, unless that was done before.
 
-    external: the files beside `path` that hold its weights, if any. Raises ModelError when ONNX Runtime cannot load the model, StoreError when the disk refuses.
+    external: the files beside `path` that hold its weights, if any.
+
+    Raises ModelError when ONNX Runtime cannot load the model, StoreError when the disk refuses.
     """
     content = " ".join(_file_digest(file) for file in (path, *external))
     key = hashlib.sha256(f"{VERSION} {content} {provider} {_machine()}".encode()).hexdigest()[:32]
@@ -78,7 +80,11 @@ def pack(path: Path, store: WeightStore, provider: str = "cpu", external: Sequen
     known = _read(manifest, store)
     if known is not None:
         return known
-    packed = _pack_for_cpu(path, store, key) if provider == "cpu" else _pack_portable(path, store, key, provider)
+    packed = (
+        _pack_for_cpu(path, store, key, bool(external))
+        if provider == "cpu"
+        else _pack_portable(path, store, key, provider)
+    )
     write_atomically(manifest, [_MANIFEST.dump_json(packed)])
     return packed
 
@@ -107,7 +113,7 @@ def _read(manifest: Path, store: WeightStore) -> PackedModel | None:
         return None
 
 
-def _pack_for_cpu(path: Path, store: WeightStore, key: str) -> PackedModel:
+def _pack_for_cpu(path: Path, store: WeightStore, key: str, external: bool) -> PackedModel:
     import onnx
 
     with tempfile.TemporaryDirectory(dir=store.folder, prefix=".packing-") as scratch:
@@ -115,6 +121,8 @@ def _pack_for_cpu(path: Path, store: WeightStore, key: str) -> PackedModel:
         options = session_options(threads=1)
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.optimized_model_filepath = str(optimised)
+        if external:  # else the optimised graph would look for the old file beside itself
+            options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
         plain = _loaded(path, options, ["CPUExecutionProvider"])
         model = onnx.load(optimised)
     weights = _storable(model.graph.initializer, store.folder)
