@@ -20,7 +20,7 @@ def open_page(url: str) -> Iterator[None]:
     """Show `url` until the block ends."""
     browser = find_browser()
     assert browser is not None
-    with tempfile.TemporaryDirectory() as profile:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
         command += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
         command += ["--remote-debugging-port=0", f"--user-data-dir={profile}", "--window-size=1280,900", url]

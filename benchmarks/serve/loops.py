@@ -64,8 +64,7 @@ def bare_fps(task: Task) -> float:
     name = session.get_inputs()[0].name
     family = convention(task.card.convention)
     spec = task.card.preprocess
-    shape = (3, spec.height, spec.width) if spec.layout == "nchw" else (spec.height, spec.width, 3)
-    batch = np.empty((1, *shape), np.float32)
+    batch = np.empty((1, *spec.shape), np.float32)
     begin = time.perf_counter()
     for image in decoded(task):
         placement = prepare(image, spec, out=batch[0])
@@ -141,6 +140,5 @@ def _viewed(box: Box) -> Iterator[None]:
 
 def _prepared(image: np.ndarray, task: Task) -> tuple[np.ndarray, object]:
     spec = task.card.preprocess
-    shape = (3, spec.height, spec.width) if spec.layout == "nchw" else (spec.height, spec.width, 3)
-    batch = np.empty((1, *shape), np.float32)
+    batch = np.empty((1, *spec.shape), np.float32)
     return batch, prepare(image, spec, out=batch[0])

@@ -79,7 +79,7 @@ def test_the_embedded_default_finds_the_cyclists(tmp_path):
     assert 57 <= sum(count > 0 for count in boxes) <= 61
     scenes = box.detections("what-is-it", limit=1000)
     assert scenes
-    assert all(len(scene["result"]["class_id"]) == 5 for scene in scenes)
+    assert all(min(scene["result"]["top"], default=1) >= 0.2 for scene in scenes)
 
 
 def test_four_models_in_half_the_memory_all_get_served(tmp_path):

@@ -189,6 +189,49 @@ def test_a_clock_that_is_set_back_loses_nobody():
         assert tracker.update(people(time), time - 1000).tracker_id.tolist() == [1, 2]
 
 
+def test_a_forecast_is_where_people_will_be():
+    tracker = ByteTracker()
+    assert len(tracker.forecast(5.0)) == 0
+    followed(tracker, np.arange(30) / 10)
+    tracker.update(people(3.0, confidence=0.7), 3.0)
+    tracker.update(Detections.empty(), 3.2)  # hidden: the forecast goes on
+    for time in (3.2, 3.7):
+        ahead = tracker.forecast(time)
+        assert ahead.tracker_id.tolist() == [1, 2]
+        assert ahead.confidence.tolist() == pytest.approx([0.7, 0.7])
+        np.testing.assert_allclose(ahead.xyxy, people(time).xyxy, atol=3)
+    assert followed(tracker, [3.3]) == [[1, 2]]
+
+
+@settings(deadline=None, max_examples=30)
+@given(SEEDS)
+def test_forecasts_change_nothing(seed):
+    rng = np.random.default_rng(seed)
+    asked, other = ByteTracker(), ByteTracker()
+    for time in np.cumsum(rng.uniform(0, 0.6, 15)):
+        boxes = people(time, tuple(rng.uniform(-80, 80, 4)))
+        one, two = asked.update(boxes, time), other.update(boxes, time)
+        assert one.tracker_id.tolist() == two.tracker_id.tolist()
+        assert set(asked.forecast(time + rng.uniform(0, 100)).tracker_id.tolist()) == set(asked.active_ids)
+
+
+@pytest.mark.parametrize("time", [0.3, float("inf"), float("nan")])
+def test_a_forecast_looks_ahead(time):
+    tracker = ByteTracker()
+    followed(tracker, [0.2, 0.4])
+    with pytest.raises(ValueError, match=r"from the last update, 0\.4, on"):
+        tracker.forecast(time)
+
+
+def test_a_reset_forgets_tracks_but_not_which_numbers_were_given():
+    tracker = ByteTracker()
+    followed(tracker, [10.0, 10.1, 10.2])
+    tracker.reset()
+    assert tuple(tracker.active_ids) == ()
+    assert len(tracker.forecast(0.0)) == 0
+    assert followed(tracker, [0.0, 0.1]) == [[-1, -1], [3, 4]]
+
+
 @settings(deadline=None, max_examples=60)
 @given(SEEDS)
 def test_whatever_comes(seed):

@@ -73,6 +73,20 @@ def test_bad_zones(polygon, complaint):
         Zone("z", polygon)
 
 
+def test_the_anchor_says_where_a_box_is():
+    """A box 30 tall whose foot is just below the square's lower border, so that its centre is inside."""
+    standing = standing_at([(150, 210)])
+    centre = Zone("square", SQUARE.polygon, anchor="centre")
+    counters = [ZoneCounter(zone) for zone in (SQUARE, centre)]
+    for counter in counters:
+        counter.update(standing, active_ids=[1])
+    assert [counter.inside for counter in counters] == [0, 1]
+    unit = Zone("unit", ((0, 0), (1, 0), (1, 1)), anchor="centre")
+    assert unit.in_pixels(640, 480).anchor == "centre"
+    with pytest.raises(ConfigError, match=r"anchor is 'center'; did you mean 'centre'\?"):
+        Zone("z", SQUARE.polygon, anchor="center")
+
+
 def test_in_and_out():
     counter = ZoneCounter(SQUARE)
     assert walked(counter, [80, 95, 110, 120]) == [Crossing(1, "entered")]

@@ -6,6 +6,7 @@ edgeward bench serve --quick
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +23,7 @@ __all__ = ["bench"]
 def bench(
     name: Annotated[str, typer.Argument(help="Which benchmark: a folder of benchmarks/.")],
     full: Annotated[bool, typer.Option("--full/--quick", help="The real thing, or a minute's worth.")] = False,
+    save: Annotated[bool, typer.Option("--save", help="Keep the results and write the table of the docs.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Measure a system against its baselines."""
@@ -29,7 +31,12 @@ def bench(
     known = sorted(path.parent.name for path in folder.glob("*/bench.py"))
     if name not in known:
         raise ConfigError(f"no benchmark {name!r}; {nearest(name, known)}")
-    result = _load(folder, name).run(full=full)
+    result = _load(folder, name, "bench.py").run(full=full)
+    if save:
+        (folder / "results").mkdir(exist_ok=True)
+        (folder / "results" / f"{name}.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+        table = _load(folder, "", "table.py").markdown(result)
+        (folder.parent / "docs" / f"benchmark-{name}.md").write_text(table)
     if json_:
         print_json(result)
         return
@@ -55,9 +62,9 @@ def _benchmarks() -> Path:
     raise ConfigError("benchmarks are part of the source checkout; run this command from inside one")
 
 
-def _load(folder: Path, name: str) -> ModuleType:
+def _load(folder: Path, name: str, file: str) -> ModuleType:
     sys.path.insert(0, str(folder))
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", folder / name / "bench.py")
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", folder / name / file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

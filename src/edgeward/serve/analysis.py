@@ -45,7 +45,9 @@ class Analysis:
         self.labels = labels
         self.confidence_floor = min(query.confidence, TRACKING_FLOOR) if query.tracker else query.confidence
         self._wanted = _class_ids(query, labels)
-        self._tracker: ByteTracker | None = None
+        self._tracker = ByteTracker(
+            high_confidence=query.confidence, low_confidence=min(TRACKING_FLOOR, query.confidence)
+        )
         self._counters: tuple[ZoneCounter, ...] = ()
         self._size: tuple[int, int] | None = None
         self._known: set[int] = set()
@@ -67,8 +69,10 @@ class Analysis:
         """The query's result for `frame`, whose model answered `answer`."""
         if isinstance(answer, Detections):
             return self._take_detections(frame, answer)
-        if isinstance(answer, Classification) and self._wanted is not None:
-            kept = np.isin(answer.class_id, self._wanted)
+        if isinstance(answer, Classification):
+            kept = answer.confidence >= self.query.confidence
+            if self._wanted is not None:
+                kept &= np.isin(answer.class_id, self._wanted)
             return Classification(answer.class_id[kept], answer.confidence[kept])
         return answer
 
@@ -83,11 +87,10 @@ class Analysis:
         if self._size != (width, height):
             # Another picture size is another view: tracks and counts in pixels mean nothing there.
             self._size = (width, height)
-            self._tracker = ByteTracker(high_confidence=self.query.confidence)
+            self._tracker.reset()
             self._counters = tuple(
                 ZoneCounter(Zone(zone.name, zone.polygon).in_pixels(width, height)) for zone in self.query.zones
             )
-        assert self._tracker is not None
         tracked = self._tracker.update(boxes, frame.time)
         assert tracked.tracker_id is not None
         shown = tracked[(tracked.tracker_id >= 0) | (tracked.confidence >= self.query.confidence)]
@@ -95,7 +98,7 @@ class Analysis:
         return shown
 
     def _notice(self, frame: Frame, boxes: Detections) -> None:
-        assert boxes.tracker_id is not None and self._tracker is not None
+        assert boxes.tracker_id is not None
         alive = self._tracker.active_ids
         by_track = dict(zip(boxes.tracker_id.tolist(), range(len(boxes)), strict=True))
         for track in sorted(by_track.keys() - self._known - {-1}):

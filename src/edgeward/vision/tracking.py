@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from edgeward.errors import ConfigError, MissingExtra
 from edgeward.vision.kalman import Array, Motion
-from edgeward.vision.results import Detections, IntArray
+from edgeward.vision.results import Detections, FloatArray, IntArray
 
 __all__ = ["ByteTracker"]
 
@@ -34,25 +34,31 @@ FAINT_IOU = 0.5
 
 @dataclass(frozen=True, eq=False)
 class _Tracks:
-    """n tracks as columns. number: int32, -1 until confirmed; hits: boxes got so far; seen: seconds, of the last."""
+    """n tracks as columns.
+
+    number: int32, -1 until confirmed; hits: boxes got so far; seen: seconds, of the last; confidence: of the last.
+    """
 
     motion: Motion
     class_id: IntArray
+    confidence: FloatArray
     number: IntArray
     hits: IntArray
     seen: Array
 
     @classmethod
-    def started(cls, centred: Array, class_id: IntArray, time: float) -> Self:
-        n = len(centred)
+    def started(cls, boxes: Detections, time: float) -> Self:
+        n = len(boxes)
         ones = np.ones(n, np.int32)
-        return cls(Motion.at_rest(centred), class_id, -ones, ones, np.full(n, time))
+        motion = Motion.at_rest(_centred(boxes.xyxy.astype(np.float64)))
+        return cls(motion, boxes.class_id, boxes.confidence, -ones, ones, np.full(n, time))
 
     def only(self, rows: BoolArray) -> Self:
         return replace(
             self,
             motion=self.motion.only(rows),
             class_id=self.class_id[rows],
+            confidence=self.confidence[rows],
             number=self.number[rows],
             hits=self.hits[rows],
             seen=self.seen[rows],
@@ -63,6 +69,7 @@ class _Tracks:
             self,
             motion=self.motion.joined(other.motion),
             class_id=np.concatenate([self.class_id, other.class_id]),
+            confidence=np.concatenate([self.confidence, other.confidence]),
             number=np.concatenate([self.number, other.number]),
             hits=np.concatenate([self.hits, other.hits]),
             seen=np.concatenate([self.seen, other.seen]),
@@ -100,15 +107,30 @@ class ByteTracker:
         self.lost_seconds = lost_seconds
         self.confirm = confirm
         self.min_iou = min_iou
-        self._tracks = _Tracks.started(np.zeros((0, 4)), np.zeros(0, np.int32), 0.0)
-        self._time: float | None = None
         self._next = 1
+        self.reset()
 
     @property
     def active_ids(self) -> Sequence[int]:
         """Numbers of the tracks that are followed, or lost but not yet given up."""
         number = self._tracks.number
         return tuple(number[number >= 0].tolist())
+
+    def reset(self) -> None:
+        """Forget all tracks, because another view or picture size begins; no number is given twice."""
+        self._tracks = _Tracks.started(Detections.empty(), 0.0)
+        self._time: float | None = None
+
+    def forecast(self, time_seconds: float) -> Detections:
+        """Where the active tracks should be at `time_seconds`, each with the confidence of the last box it got.
+
+        Changes nothing. Raises ValueError for a time that is not finite or lies before the last update.
+        """
+        if not math.isfinite(time_seconds) or (self._time is not None and time_seconds < self._time):
+            raise ValueError(f"time_seconds is {time_seconds}; give a time from the last update, {self._time}, on")
+        tracks = self._tracks.only(self._tracks.number >= 0)
+        motion = tracks.motion if self._time is None else tracks.motion.predicted(time_seconds - self._time)
+        return Detections(_corners(motion.boxes).astype(np.float32), tracks.confidence, tracks.class_id, tracks.number)
 
     def update(self, detections: Detections, time_seconds: float) -> Detections:
         """The same boxes in the same order, with `tracker_id` int32 [n]: 1 and up, or -1 for a box of no track.
@@ -124,8 +146,7 @@ class ByteTracker:
         fresh = tracks.seen >= min(previous, time_seconds)
         xyxy = detections.xyxy.astype(np.float64)
         pairs = self._associate(tracks, fresh, xyxy, detections)
-        centred = _centred(xyxy)
-        tracks, matched = self._corrected(tracks, pairs, centred, time_seconds)
+        tracks, matched = self._corrected(tracks, pairs, xyxy, detections.confidence, time_seconds)
         tracker_id = np.full(len(detections), -1, np.int32)
         tracker_id[pairs[1]] = tracks.number[pairs[0]]
         kept = matched | ((tracks.number >= 0) & (time_seconds - tracks.seen <= self.lost_seconds))
@@ -134,7 +155,7 @@ class ByteTracker:
         starts = detections.confidence >= self.high_confidence
         starts[pairs[1]] = False
         if starts.any():
-            started = _Tracks.started(centred[starts], detections.class_id[starts], time_seconds)
+            started = _Tracks.started(detections[starts], time_seconds)
             if self.confirm == 1:
                 started = self._numbered(started)
                 tracker_id[starts] = started.number
@@ -171,7 +192,7 @@ class ByteTracker:
         return np.concatenate([rows for rows, _ in found]), np.concatenate([columns for _, columns in found])
 
     def _corrected(
-        self, tracks: _Tracks, pairs: tuple[Index, Index], centred: Array, time: float
+        self, tracks: _Tracks, pairs: tuple[Index, Index], xyxy: Array, confidence: FloatArray, time: float
     ) -> tuple[_Tracks, BoolArray]:
         """The tracks with the boxes they got, and which got one."""
         rows, columns = pairs
@@ -179,9 +200,12 @@ class ByteTracker:
         if not len(rows):
             return tracks, matched
         matched[rows] = True
+        latest = tracks.confidence.copy()
+        latest[rows] = confidence[columns]
         tracks = replace(
             tracks,
-            motion=tracks.motion.corrected(rows, centred[columns]),
+            motion=tracks.motion.corrected(rows, _centred(xyxy[columns])),
+            confidence=latest,
             hits=tracks.hits + matched.astype(np.int32),
             seen=np.where(matched, time, tracks.seen),
         )

@@ -16,27 +16,33 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from edgeward.errors import ConfigError
+from edgeward.errors import ConfigError, nearest
 from edgeward.vision.results import Detections
 
 __all__ = ["Crossing", "Zone", "ZoneCounter", "points_in_polygon"]
 
 MAX_CORNERS = 1000
+ANCHORS = ("bottom", "centre")
 
 
 @dataclass(frozen=True)
 class Zone:
     """A named polygon: at least three corners (x, y), in pixels, or in fractions of the picture when all are in 0..1.
 
-    The last corner is joined to the first. Raises ConfigError when it has no area or a coordinate is not finite.
+    The last corner is joined to the first. anchor: which point of a box must lie inside, the middle of its bottom
+    edge (where somebody stands) or its centre (for a view from above).
+    Raises ConfigError when it has no area, a coordinate is not finite or the anchor is unknown.
     """
 
     name: str
     polygon: tuple[tuple[float, float], ...]
+    anchor: Literal["bottom", "centre"] = "bottom"
 
     def __post_init__(self) -> None:
         corners = tuple((float(x), float(y)) for x, y in self.polygon)
         object.__setattr__(self, "polygon", corners)
+        if self.anchor not in ANCHORS:
+            raise ConfigError(f"zone {self.name!r}: anchor is {self.anchor!r}; {nearest(str(self.anchor), ANCHORS)}")
         if not 3 <= len(corners) <= MAX_CORNERS:
             raise ConfigError(f"zone {self.name!r} has {len(corners)} corners; give 3 to {MAX_CORNERS}")
         if not all(math.isfinite(value) for corner in corners for value in corner):
@@ -55,7 +61,12 @@ class Zone:
         """This zone in a picture of that size; a zone in pixels is returned as it is."""
         if not self.relative:
             return self
-        return Zone(self.name, tuple((x * width, y * height) for x, y in self.polygon))
+        return Zone(self.name, tuple((x * width, y * height) for x, y in self.polygon), self.anchor)
+
+    def anchors(self, xyxy: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+        """The point of each box xyxy [n, 4] that counts: [n, 2]."""
+        x1, y1, x2, y2 = xyxy.T.astype(np.float64)
+        return np.stack([(x1 + x2) / 2, y2 if self.anchor == "bottom" else (y1 + y2) / 2], axis=1)
 
     def contains(self, points: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         """Which of `points`, [n, 2], lie inside: bool [n]."""
@@ -71,7 +82,7 @@ class Crossing:
 
 
 class ZoneCounter:
-    """Counts the tracks that cross a zone's border. A box stands where its bottom edge's centre is.
+    """Counts the tracks that cross a zone's border. The zone's anchor says where a box is.
 
     zone: in pixels (see `Zone.in_pixels`).
     confirm: frames in a row a track must be seen on the other side before it counts, so that a box that
@@ -104,8 +115,7 @@ class ZoneCounter:
         alive = set(active_ids)
         self._inside = {track: side for track, side in self._inside.items() if track in alive}
         self._opposite = {track: count for track, count in self._opposite.items() if track in alive}
-        x1, _, x2, y2 = detections.xyxy.T.astype(np.float64)
-        sides = self.zone.contains(np.stack([(x1 + x2) / 2, y2], axis=1))
+        sides = self.zone.contains(self.zone.anchors(detections.xyxy))
         crossings = [
             self._see(track, side)
             for track, side in zip(detections.tracker_id.tolist(), sides.tolist(), strict=True)
