@@ -36,4 +36,8 @@ def run(full: bool) -> dict[str, Any]:
         import tracking
 
         rows += [*detectors.rows(data, full), *tracking.rows(data)]
+        if full:
+            import tracking_skipped
+
+            rows += tracking_skipped.rows(data)
     return result("serve", full, rows)

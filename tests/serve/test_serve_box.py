@@ -14,7 +14,7 @@ import time
 import pytest
 from tinymodel import box_text, save_detector
 
-from edgeward.errors import BudgetError, ConfigError, ModelError
+from edgeward.errors import BudgetError, ConfigError, ModelError, StoreError
 from edgeward.serve.box import Box
 from edgeward.serve.configfile import load_config, parse_config
 from edgeward.serve.log import read_log
@@ -174,6 +174,12 @@ def test_an_unknown_class_names_the_nearest(tmp_path):
         ran(text)
 
 
+def test_a_zone_without_area_is_refused_before_anything_starts(tmp_path):
+    query = "  - {camera: a, model: m0, tracker: true, zones: [{name: line, polygon: [[0, 0], [1, 1], [0.5, 0.5]]}]}"
+    with pytest.raises(ConfigError, match="zone 'line' has no area"):
+        ran(box_text(tmp_path, {"a": PEOPLE.format(frames=5)}, queries=[query]))
+
+
 def test_a_budget_below_the_model_is_refused_before_anything_starts(tmp_path):
     text = box_text(tmp_path, {"a": PEOPLE.format(frames=5)}, extra="budget: {memory: 100 B}")
     with pytest.raises(BudgetError, match="raise the budget"):
@@ -192,6 +198,32 @@ def test_a_model_whose_weights_vanish_is_retried_and_the_others_go_on(tmp_path):
     assert "cannot be read" in failed.models[1].detail
     assert failed.queries[0].in_time > 40
     assert failed.queries[1].in_time == 0
+
+
+def test_two_boxes_never_share_a_data_folder(tmp_path):
+    text = box_text(tmp_path, {"a": PEOPLE.format(frames=5)})
+    first = Box(parse_config(text, "box.yaml"))
+    with pytest.raises(StoreError, match="another box is using"):
+        Box(parse_config(text, "box.yaml"))
+    first.close()
+    Box(parse_config(text, "box.yaml")).close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small disk needs root to be mounted")
+def test_a_full_disk_costs_stored_results_but_no_answers(tmp_path):
+    disk = tmp_path / "data"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=140k", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        _, report = ran(box_text(tmp_path, {"a": PEOPLE.format(frames=100)}))
+        answered = report.queries[0].in_time + report.queries[0].late
+        assert answered >= 90
+        assert any("full" in warning or "No space" in warning for warning in report.warnings)
+        for recording in read_log(disk / "log"):
+            assert replay(recording, "edf-lru").identical
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 class Process:

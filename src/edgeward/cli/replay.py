@@ -36,7 +36,8 @@ def replay(
     recording = read_log(log)[-1]
     chosen = policy or str(recording.config.get("policy", "edf-lru"))
     truths = {camera: load_truth(path) for camera, path in split_truths(truth or []).items()}
-    comparison = replay_recording(recording, chosen, "median" if costs == "median" else "recorded", truths)
+    labels = recording.config.get("labels", {})
+    comparison = replay_recording(recording, chosen, "median" if costs == "median" else "recorded", truths, labels)
     if json_:
         print_json(asdict(comparison))
         return

@@ -48,6 +48,7 @@ class Analysis:
         self._tracker = ByteTracker(
             high_confidence=query.confidence, low_confidence=min(TRACKING_FLOOR, query.confidence)
         )
+        self._zones = [Zone(zone.name, zone.polygon, zone.anchor) for zone in query.zones]
         self._counters: tuple[ZoneCounter, ...] = ()
         self._size: tuple[int, int] | None = None
         self._known: set[int] = set()
@@ -88,9 +89,7 @@ class Analysis:
             # Another picture size is another view: tracks and counts in pixels mean nothing there.
             self._size = (width, height)
             self._tracker.reset()
-            self._counters = tuple(
-                ZoneCounter(Zone(zone.name, zone.polygon).in_pixels(width, height)) for zone in self.query.zones
-            )
+            self._counters = tuple(ZoneCounter(zone.in_pixels(width, height)) for zone in self._zones)
         tracked = self._tracker.update(boxes, frame.time)
         assert tracked.tracker_id is not None
         shown = tracked[(tracked.tracker_id >= 0) | (tracked.confidence >= self.query.confidence)]

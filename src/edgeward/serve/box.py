@@ -25,6 +25,7 @@ from edgeward.serve.buffer import FrameBuffer
 from edgeward.serve.config import BoxConfig, CameraConfig, QueryConfig
 from edgeward.serve.events import CameraChanged, Event, FrameArrived, Inferred
 from edgeward.serve.executor import Executor, Observer
+from edgeward.serve.lock import hold_folder
 from edgeward.serve.log import EventLog
 from edgeward.serve.models import ServedModel, default_cache, resolve_model
 from edgeward.serve.policies import policy_named
@@ -95,8 +96,9 @@ class Box(View):
         self._runner = Runner(self.models, self._weights, config.budget.compute_threads)
         self._workers = Workers(self._runner, self.buffer, self.analyses, self._post)
         self._executor = Executor(state, policy, self.clock, self._workers)
+        self._lock = hold_folder(config.data)
         self.store = ResultStore(config.data, config.store) if config.store.enabled else None
-        self.log = EventLog(config.data / "log", _loggable(config), state, config.store.log_bytes)
+        self.log = EventLog(config.data / "log", _loggable(config, self.models), state, config.store.log_bytes)
         self._executor.observers += [self.log.append, self.telemetry.observe, self._after]
         self._stopping = threading.Event()
         self.readers = {camera.name: self._reader(camera) for camera in config.cameras}
@@ -139,6 +141,8 @@ class Box(View):
         """Let go of everything; what is queued for the disk is written first."""
         self._stopping.set()
         for reader in self.readers.values():
+            reader.stopping.set()
+        for reader in self.readers.values():
             reader.stop(timeout=1.0)
         self._workers.stop(timeout=1.0)
         self._runner.close()
@@ -147,6 +151,7 @@ class Box(View):
         if self.store is not None:
             self.store.close()
         self.log.close()
+        self._lock.release()
 
     def __enter__(self) -> Self:
         self.start()
@@ -243,23 +248,27 @@ def _scorers(config: BoxConfig, models: Mapping[str, ServedModel], truths: Mappi
     for camera in truths:
         if camera not in cameras:
             raise ConfigError(f"--truth names camera {camera!r}, which the box has not; {nearest(camera, cameras)}")
-    labels = {
-        query.key: (query.camera, models[query.model].card.labels)
-        for query in config.queries
-        if models[query.model].card.task == "detection"
-    }
+    labels = _detection_labels(config, models)
+    places = {query.key: query.camera for query in config.queries}
     return {
-        camera: Scorer(truth, {key: names for key, (place, names) in labels.items() if place == camera})
+        camera: Scorer(truth, {query: names for query, names in labels.items() if places[query] == camera})
         for camera, truth in truths.items()
     }
 
 
-def _loggable(config: BoxConfig) -> dict[str, Any]:
-    """The configuration as the log's header holds it: without passwords in URLs."""
+def _loggable(config: BoxConfig, models: Mapping[str, ServedModel]) -> dict[str, Any]:
+    """The configuration as the log's header holds it: without passwords in URLs, with the labels scores need."""
     record = config.model_dump(mode="json")
     for camera in record["cameras"]:
         camera["source"] = redact(camera["source"])
+    record["labels"] = _detection_labels(config, models)
     return record
+
+
+def _detection_labels(config: BoxConfig, models: Mapping[str, ServedModel]) -> dict[str, tuple[str, ...]]:
+    """The class names of each query whose answers are boxes."""
+    cards = {query.key: models[query.model].card for query in config.queries}
+    return {query: card.labels for query, card in cards.items() if card.task == "detection"}
 
 
 def query_spec(config: BoxConfig, query: QueryConfig) -> QuerySpec:

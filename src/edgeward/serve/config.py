@@ -98,6 +98,9 @@ class ZoneConfig(_Section):
 
     name: Name
     polygon: tuple[Point, ...] = Field(min_length=3, max_length=64)
+    anchor: Literal["bottom", "centre"] = Field(
+        "bottom", description="which point of a box must lie inside: where somebody stands, or its centre"
+    )
 
 
 class QueryConfig(_Section):

@@ -119,7 +119,7 @@ class MemoryReport(_Value):
 
 
 class BoxReport(_Value):
-    """The whole box at one moment."""
+    """The whole box at one moment. `warnings`: what is wrong with the box itself, such as a full disk, in words."""
 
     version: str
     status: Literal["starting", "running", "draining"]
@@ -132,6 +132,7 @@ class BoxReport(_Value):
     models: tuple[ModelReport, ...]
     queries: tuple[QueryReport, ...]
     memory: MemoryReport
+    warnings: tuple[str, ...] = ()
 
 
 class Span(_Value):

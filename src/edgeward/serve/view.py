@@ -16,6 +16,7 @@ from edgeward.clock import Clock, to_seconds
 from edgeward.serve.analysis import Analysis
 from edgeward.serve.buffer import FrameBuffer
 from edgeward.serve.config import BoxConfig
+from edgeward.serve.log import EventLog
 from edgeward.serve.models import ServedModel
 from edgeward.serve.report import (
     BoxReport,
@@ -52,6 +53,7 @@ class View:
     telemetry: Telemetry
     buffer: FrameBuffer
     store: ResultStore | None
+    log: EventLog
     clock: Clock
     started_at: float
     status: Literal["starting", "running", "draining"]
@@ -77,6 +79,7 @@ class View:
             models=tuple(self._model(model) for model in state.models.values()),
             queries=tuple(self._query(query, now_ns) for query in state.queries.values()),
             memory=_memory(state),
+            warnings=self._warnings(),
         )
 
     def timeline(self, since_seconds: float) -> list[Span]:
@@ -138,6 +141,11 @@ class View:
         zones = {counter.zone.name: _polygon(counter.zone.polygon) for counter in analysis.zones}
         labels = tuple(analysis.labels)
         return Overlay(query=name, frame_index=index, age_seconds=age, result=result, labels=labels, zones=zones)
+
+    def _warnings(self) -> tuple[str, ...]:
+        lost = f"{self.store.lost} results lost" if self.store and self.store.lost else ""
+        trouble = f"not storing ({self.store.trouble})" if self.store and self.store.trouble else ""
+        return tuple(filter(None, (trouble, lost, self.log.paused)))
 
     def _camera(self, name: str, source: str, state: State, now_ns: int) -> CameraReport:
         status = self.readers[name].status

@@ -17,6 +17,8 @@ export function header() {
       setText(byId("device"), report.device);
       setText(byId("policy"), report.policy);
       setText(byId("version"), report.version);
+      byId("warnings").hidden = !report.warnings.length;
+      setText(byId("warnings"), report.warnings.join(" · "));
       document.title = `${rate(report.throughput_fps)} fps · edgeward`;
     },
     disconnected() {
