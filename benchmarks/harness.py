@@ -5,9 +5,11 @@ row("serve.fps_vs_bare", "...", baseline="bare loop", ours=1.02, unit="x", bar="
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -58,6 +60,30 @@ def result(bench: str, full: bool, rows: list[dict[str, Any]], seed: int = 0) ->
         "versions": versions("edgeward", "onnxruntime", "torch", "numpy", "av", "opencv-python-headless"),
         "rows": rows,
     }
+
+
+def run_sections(bench: str, full: bool, sections: Mapping[str, Callable[[], list[dict[str, Any]]]]) -> dict[str, Any]:
+    """Run the sections in turn, telling progress on standard error; a --full run that was interrupted goes on.
+
+    What is done is kept in `results/.<bench>.partial.json` until the run is complete, and used again only by the same
+    versions on the same device.
+    """
+    kept = Path(__file__).resolve().parent / "results" / f".{bench}.partial.json"
+    identity = {key: result(bench, full, [])[key] for key in ("mode", "device", "versions")}
+    done: dict[str, Any] = {}
+    if full and kept.exists():
+        saved = json.loads(kept.read_text())
+        done = saved["done"] if saved["identity"] == identity else {}
+    for number, (name, section) in enumerate(sections.items(), start=1):
+        if name in done:
+            continue
+        print(f"[{number}/{len(sections)}] {name}", file=sys.stderr, flush=True)
+        done[name] = section()
+        if full:
+            kept.parent.mkdir(exist_ok=True)
+            kept.write_text(json.dumps({"identity": identity, "done": done}))
+    kept.unlink(missing_ok=True)
+    return result(bench, full, [line for name in sections for line in done[name]])
 
 
 def device() -> str:

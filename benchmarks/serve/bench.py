@@ -15,29 +15,29 @@ import endurance
 import frames_per_second
 import readiness
 import sharing
-from harness import result, shared_data
+from harness import run_sections, shared_data
 
 
 def run(full: bool) -> dict[str, Any]:
-    """All rows. Quick: fewer frames and repeats; the long run of memory is left to --full."""
+    """All rows. Quick: fewer frames and repeats; the long runs are left to --full."""
     import weights
 
     data = shared_data()
-    rows = [
-        *frames_per_second.rows(full, data),
-        *sharing.rows(full),
-        *weights.rows(quick=not full),
-        *readiness.rows(full),
-    ]
+    sections = {
+        "frames per second": lambda: frames_per_second.rows(full, data),
+        "sharing": lambda: sharing.rows(full),
+        "weights": lambda: weights.rows(quick=not full),
+        "readiness": lambda: readiness.rows(full),
+    }
     if full:
-        rows += endurance.rows()
+        sections["endurance"] = endurance.rows
     if data is not None:
         import detectors
         import tracking
+        import tracking_skipped
 
-        rows += [*detectors.rows(data, full), *tracking.rows(data)]
+        sections["detectors"] = lambda: detectors.rows(data, full)
+        sections["tracking"] = lambda: tracking.rows(data)
         if full:
-            import tracking_skipped
-
-            rows += tracking_skipped.rows(data)
-    return result("serve", full, rows)
+            sections["tracking of every n-th frame"] = lambda: tracking_skipped.rows(data)
+    return run_sections("serve", full, sections)

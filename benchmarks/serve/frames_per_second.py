@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import cv2
 from harness import interleaved, ratio, row
 from loops import Task, bare_fps, box_fps, supervision_fps
 
@@ -18,6 +19,7 @@ from edgeward.zoo.export import portable_onnx
 
 def rows(full: bool, data: Path | None) -> list[dict[str, Any]]:
     """Box / bare loop, box with the page open / bare loop, box / loop with supervision and trackers."""
+    cv2.setNumThreads(1)
     found = []
     for name, task in _tasks(full, data).items():
         with tempfile.TemporaryDirectory() as folder:

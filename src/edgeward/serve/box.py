@@ -94,6 +94,7 @@ class Box(View):
             [camera.name for camera in config.cameras if camera.backpressure == "every_frame"],
         )
         self._runner = Runner(self.models, self._weights, config.budget.compute_threads)
+        self._every_frame_models = {camera.name: _every_frame_models(config, camera) for camera in config.cameras}
         self._workers = Workers(self._runner, self.buffer, self.analyses, self._post)
         self._executor = Executor(state, policy, self.clock, self._workers)
         self._lock = hold_folder(config.data)
@@ -182,7 +183,8 @@ class Box(View):
         )
 
     def _on_frame(self, camera: str, frame: Frame) -> None:
-        if self.buffer.put(camera, frame, self.readers[camera].stopping):
+        inputs = {model: self._runner.prepare(model, frame.image) for model in self._every_frame_models[camera]}
+        if self.buffer.put(camera, frame, self.readers[camera].stopping, inputs):
             self._executor.post(FrameArrived(0, camera, frame.index, frame.content_index))
 
     def _on_status(self, camera: str, status: Any, detail: str) -> None:
@@ -223,13 +225,21 @@ class Box(View):
             if self.store is not None:
                 self.store.add(StoredResult(job.query, job.camera, job.frame, now, result))
             for happening in self.analyses[job.query].happenings():
-                picture = partial(thumbnail, happening.frame.image, happening.box, 160)
+                behind = self.store is None or self.store.behind
+                picture = None if behind else partial(thumbnail, happening.frame.image, happening.box, 160)
                 self._tell(StoredEvent(now, happening.kind, job.camera, job.query, happening.text, picture))
 
     def _tell(self, event: StoredEvent) -> None:
         logger.info(event.text)
         if self.store is not None:
             self.store.add(event)
+
+
+def _every_frame_models(config: BoxConfig, camera: CameraConfig) -> set[str]:
+    """The models that are sure to answer every frame of a camera: its own thread prepares their inputs."""
+    if camera.backpressure != "every_frame":
+        return set()
+    return {query.model for query in config.queries if query.camera == camera.name and query.rate is None}
 
 
 def _check_tasks(config: BoxConfig, models: Mapping[str, ServedModel]) -> None:

@@ -1,7 +1,7 @@
 """Decoded frames between the readers and the processor: one copy, however many queries want it.
 
     buffer.put("street", frame, stopping)     # a reader; blocks only for cameras in `bounded`
-    image = buffer.get("street", 17).image    # the processor
+    image = buffer.get("street", 17).frame.image    # the processor
     buffer.keep("street", wanted={17, 18}, newest=18)
 
 A frame lives while a job needs it, while it is its camera's newest, or while the loop has not
@@ -11,26 +11,41 @@ heard of it yet.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 
+from edgeward.serve.runner import Prepared
 from edgeward.vision.frames import Frame
 
-__all__ = ["FrameBuffer"]
+__all__ = ["FrameBuffer", "Held"]
+
+NOTHING: Mapping[str, Prepared] = MappingProxyType({})
 
 CAPACITY = 4
 """Frames held per camera before an `every_frame` source has to wait."""
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """A frame, and the inputs of models that its camera's own thread has prepared from it."""
+
+    frame: Frame
+    inputs: Mapping[str, Prepared]
 
 
 class FrameBuffer:
     """Thread-safe. bounded: cameras whose readers wait for room."""
 
     def __init__(self, cameras: Collection[str], bounded: Collection[str]) -> None:
-        self._frames: dict[str, dict[int, Frame]] = {camera: {} for camera in cameras}
+        self._frames: dict[str, dict[int, Held]] = {camera: {} for camera in cameras}
         self._newest: dict[str, Frame] = {}
         self._bounded = frozenset(bounded)
         self._changed = threading.Condition()
 
-    def put(self, camera: str, frame: Frame, stopping: threading.Event) -> bool:
+    def put(
+        self, camera: str, frame: Frame, stopping: threading.Event, inputs: Mapping[str, Prepared] = NOTHING
+    ) -> bool:
         """Add a frame; False when `stopping` was set while waiting for room."""
         with self._changed:
             if camera in self._bounded:
@@ -38,11 +53,11 @@ class FrameBuffer:
                     self._changed.wait(0.25)
             if stopping.is_set():
                 return False
-            self._frames[camera][frame.index] = frame
+            self._frames[camera][frame.index] = Held(frame, inputs)
             self._newest[camera] = frame
             return True
 
-    def get(self, camera: str, index: int) -> Frame:
+    def get(self, camera: str, index: int) -> Held:
         """A frame that a waiting or running job names."""
         with self._changed:
             return self._frames[camera][index]

@@ -55,6 +55,7 @@ class Executor:
         self._clock = clock
         self._hands = hands
         self._inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._untold: list[tuple[Event, State]] = []
 
     def post(self, event: Event) -> None:
         """Hand in an event, from any thread; its time is set when the loop takes it."""
@@ -93,12 +94,18 @@ class Executor:
         self._note(stamped)
 
     def _note(self, event: Event) -> None:
-        state = apply(self.state, event)
-        self.state = state
-        for observe in self.observers:
-            observe(event, state)
+        self.state = apply(self.state, event)
+        self._untold.append((event, self.state))
 
     def _decide(self) -> None:
+        """Begin all that the policy asks for, then tell the observers: the processor does not wait for the log."""
+        self._begin_all()
+        untold, self._untold = self._untold, []
+        for event, state in untold:
+            for observe in self.observers:
+                observe(event, state)
+
+    def _begin_all(self) -> None:
         while (action := self._policy.next(self.state)) is not None:
             number = self.state.decisions
             self._note(Decided(self.state.now_ns, number, action))

@@ -2,25 +2,35 @@
 
 runner = Runner(served_models, store, threads=1, provider="cpu")
 runner.load("people")
-[boxes] = runner.infer("people", [image], confidence=0.3)
+[boxes] = runner.infer("people", [runner.prepare("people", image)], confidence=0.3)
 runner.evict("people")
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from edgeward.serve.models import ServedModel
 from edgeward.vision.conventions import convention
 from edgeward.vision.frames import Image
-from edgeward.vision.preprocess import prepare
-from edgeward.vision.results import Result
+from edgeward.vision.preprocess import Placement, prepare
+from edgeward.vision.results import FloatArray, Result
 from edgeward.weights.session import Session
 from edgeward.weights.store import WeightStore
 
-__all__ = ["Runner"]
+__all__ = ["Prepared", "Runner"]
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A model's input for one picture: pixels float32 [1, ...] as the model wants them, and where they came from."""
+
+    pixels: FloatArray
+    placement: Placement
 
 
 class Runner:
@@ -31,6 +41,8 @@ class Runner:
     """
 
     def __init__(self, models: Mapping[str, ServedModel], store: WeightStore, threads: int) -> None:
+        # OpenCV would resize on every core, beside the threads that the budget allows.
+        cv2.setNumThreads(threads)
         self._models = models
         self._sessions = {name: Session(model.packed, store, threads) for name, model in models.items()}
 
@@ -47,15 +59,19 @@ class Runner:
         for session in self._sessions.values():
             session.close()
 
-    def infer(self, name: str, images: Sequence[Image], confidence: float) -> list[Result]:
+    def prepare(self, name: str, image: Image) -> Prepared:
+        """A picture as the model's input; from any thread, whether the model is loaded or not."""
+        spec = self._models[name].card.preprocess
+        pixels = np.empty((1, *spec.shape), np.float32)
+        return Prepared(pixels, prepare(image, spec, out=pixels[0]))
+
+    def infer(self, name: str, pictures: Sequence[Prepared], confidence: float) -> list[Result]:
         """One result per picture; boxes fainter than `confidence` are left out.
 
         Raises ModelError when the model is not loaded or answers in a shape it did not declare.
         """
         model = self._models[name]
         session = self._sessions[name]
-        spec = model.card.preprocess
-        batch = np.empty((len(images), *spec.shape), np.float32)
-        placements = [prepare(image, spec, out=batch[row]) for row, image in enumerate(images)]
+        batch = pictures[0].pixels if len(pictures) == 1 else np.concatenate([each.pixels for each in pictures])
         outputs = session.run({model.packed.inputs[0].name: batch})
-        return convention(model.card.convention).decode(outputs, placements, confidence)
+        return convention(model.card.convention).decode(outputs, [each.placement for each in pictures], confidence)

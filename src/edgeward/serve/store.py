@@ -55,6 +55,7 @@ ON CONFLICT DO UPDATE SET last_at = excluded.last_at, class_id = excluded.class_
 FLUSH_SECONDS = 1.0
 PRUNE_SECONDS = 60.0
 QUEUE_LIMIT = 20_000
+PICTURES_LIMIT = 500
 JSONL_SHARE = 4
 
 
@@ -109,6 +110,11 @@ class ResultStore:
             self._queue.put_nowait(item)
         except queue.Full:
             self.lost += 1
+
+    @property
+    def behind(self) -> bool:
+        """Whether so much is queued that pictures, which hold whole frames in memory, should be left out."""
+        return self._queue.qsize() > PICTURES_LIMIT
 
     def close(self, timeout: float = 5.0) -> None:
         """Write what is queued and stop."""

@@ -17,8 +17,8 @@ from statistics import median
 from typing import Any, Literal
 
 from edgeward.clock import NS, to_seconds
-from edgeward.serve.actions import Infer
-from edgeward.serve.events import CameraChanged, Decided, Event, Evicted, Failed, FrameArrived, Inferred, Loaded
+from edgeward.serve.actions import Infer, Wait
+from edgeward.serve.events import Decided, Event, Evicted, Failed, FrameArrived, Inferred, Loaded
 from edgeward.serve.report import Span
 from edgeward.serve.state import State
 
@@ -78,10 +78,8 @@ class Telemetry:
                     self._end(event)
                 case Failed():
                     self._end(event)
-                case CameraChanged():
-                    pass
                 case _:
-                    self._begun.pop(event.number, None)
+                    pass
 
     def camera_fps(self, camera: str, now_ns: int) -> float:
         """Frames per second that arrived over the last ten seconds."""
@@ -114,6 +112,8 @@ class Telemetry:
             return ModelSummary(self._models[name])
 
     def _begin(self, event: Decided) -> None:
+        if isinstance(event.action, Wait):  # most are cut short: nothing would take them out again
+            return
         self._begun[event.number] = event
         if isinstance(event.action, Infer):
             free = self._processor_free_ns

@@ -17,9 +17,9 @@ from typing import TypeVar
 from edgeward.errors import EdgewardError
 from edgeward.serve.actions import Evict, Infer, Load
 from edgeward.serve.analysis import Analysis
-from edgeward.serve.buffer import FrameBuffer
+from edgeward.serve.buffer import FrameBuffer, Held
 from edgeward.serve.events import Event, Failed, Inferred, Loaded
-from edgeward.serve.runner import Runner
+from edgeward.serve.runner import Prepared, Runner
 
 __all__ = ["Workers"]
 
@@ -64,15 +64,18 @@ class Workers:
         self._runner.evict(action.model)
 
     def _infer(self, number: int, action: Infer) -> Event:
-        frames = {(job.camera, job.frame): self._buffer.get(job.camera, job.frame) for job in action.jobs}
+        held = {(job.camera, job.frame): self._buffer.get(job.camera, job.frame) for job in action.jobs}
         floor = min(self._analyses[job.query].confidence_floor for job in action.jobs)
-        answers = self._runner.infer(action.model, [frame.image for frame in frames.values()], floor)
-        by_frame = dict(zip(frames, answers, strict=True))
+        pictures = [self._input(action.model, each) for each in held.values()]
+        by_frame = dict(zip(held, self._runner.infer(action.model, pictures, floor), strict=True))
         results = tuple(
-            self._analyses[job.query].take(frames[job.camera, job.frame], by_frame[job.camera, job.frame]).to_json()
+            self._analyses[job.query].take(held[job.camera, job.frame].frame, by_frame[job.camera, job.frame]).to_json()
             for job in action.jobs
         )
         return Inferred(0, number, action.model, action.jobs, results)
+
+    def _input(self, model: str, held: Held) -> Prepared:
+        return held.inputs.get(model) or self._runner.prepare(model, held.frame.image)
 
     def _load(self, number: int, action: Load) -> Event:
         self._runner.load(action.model)

@@ -12,8 +12,9 @@ that a busy box skips do not shift them.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -86,7 +87,8 @@ class ByteTracker:
     confirm: boxes in a row after which a new track gets its number.
     min_iou: least overlap of a certain box with where its track should be, over 0.
 
-    Boxes of different classes never join one track. Raises ConfigError for a value out of range.
+    Boxes of different classes never join one track.
+    Raises ConfigError for a value out of range, MissingExtra without SciPy.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class ByteTracker:
         self.confirm = confirm
         self.min_iou = min_iou
         self._next = 1
+        _assignment()
         self.reset()
 
     @property
@@ -238,13 +241,20 @@ def _best_pairs(overlap: Array, floor: float) -> tuple[Index, Index]:
     if possible.sum(axis=0).max() <= 1 and possible.sum(axis=1).max() <= 1:
         rows, columns = np.nonzero(possible)
         return rows, columns
+    rows, columns = _assignment()(np.where(possible, overlap, 0.0), maximize=True)
+    good = possible[rows, columns]
+    return rows[good], columns[good]
+
+
+@functools.cache
+def _assignment() -> Callable[..., tuple[Index, Index]]:
+    """SciPy's solver; a tracker asks for it when it is made: the import takes a quarter of a second."""
     try:
         from scipy.optimize import linear_sum_assignment
     except ImportError as error:
         raise MissingExtra("scipy", "video") from error
-    rows, columns = linear_sum_assignment(np.where(possible, overlap, 0.0), maximize=True)
-    good = possible[rows, columns]
-    return rows[good], columns[good]
+    solve: Callable[..., tuple[Index, Index]] = linear_sum_assignment
+    return solve
 
 
 def _iou(a: Array, b: Array) -> Array:
