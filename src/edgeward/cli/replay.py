@@ -12,13 +12,13 @@ from typing import Annotated, Any
 import typer
 
 from edgeward.cli.output import note, percent, print_json, seconds, show_table, split_truths
-from edgeward.errors import ConfigError
+from edgeward.errors import ConfigError, nearest
 
 __all__ = ["replay"]
 
 
 def replay(
-    log: Annotated[Path, typer.Argument(help="A log folder (box-data/log) or one segment of it.")],
+    log: Annotated[Path, typer.Argument(help="A data folder, its log folder (box-data/log), or one segment of it.")],
     policy: Annotated[str | None, typer.Option(help="The policy to try; the recorded one when absent.")] = None,
     costs: Annotated[
         str, typer.Option(help="recorded: what each action took; median: what actions like it took.")
@@ -33,9 +33,14 @@ def replay(
 
     if costs not in ("recorded", "median"):
         raise ConfigError(f"--costs {costs}: choose 'recorded' or 'median'")
-    recording = read_log(log)[-1]
+    recordings = read_log(log / "log" if (log / "log").is_dir() else log)
+    recording = recordings[-1]
     chosen = policy or str(recording.config.get("policy", "edf-lru"))
     truths = {camera: load_truth(path) for camera, path in split_truths(truth or []).items()}
+    cameras = list(recording.state.cameras)
+    for camera in truths:
+        if camera not in cameras:
+            raise ConfigError(f"--truth names camera {camera!r}, which the log has not; {nearest(camera, cameras)}")
     labels = recording.config.get("labels", {})
     comparison = replay_recording(recording, chosen, "median" if costs == "median" else "recorded", truths, labels)
     if json_:
@@ -57,6 +62,7 @@ def replay(
             values = (run.accuracy.get(query, {}).get(name) for run in runs)
             lines.append([f"{query}: {name}", *("–" if value is None else f"{value:.3f}" for value in values)])
     names = [f"recorded ({runs[0].policy})", f"replayed ({runs[1].policy}, {comparison.costs} costs)"]
-    show_table(f"{runs[0].seconds:.1f} s of {recording.path.parent}", ["", *names], lines)
+    which = f"recording {len(recordings)} of {len(recordings)}, from {recording.path.name} on"
+    show_table(f"{runs[0].seconds:.1f} s of {recording.path.parent} ({which})", ["", *names], lines)
     if comparison.identical:
         note(f"all {runs[0].decisions} recorded decisions came again, each at the same nanosecond")

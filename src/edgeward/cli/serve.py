@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeward.cli.output import note, percent, print_json, seconds, show_table, split_truths
+from edgeward.errors import SourceError
 from edgeward.units import format_bytes
 
 if TYPE_CHECKING:
@@ -52,14 +53,19 @@ def serve(
         note(f"{config or 'the bundled default'}: {len(settings.queries)} queries can be served")
         return
     with _page(box, settings), box:
-        _announce_first_result(box)
+        _announce(box)
         with _stopped_by_signals(box):
             box.run(seconds_)
+        endings = box.state.cameras.values()
     report = box.report()
+    if all(camera.status == "ended" for camera in endings):
+        note("all recordings have ended")
     if json_:
         print_json(report.model_dump(mode="json"))
     else:
         _summary(report)
+    if not any(camera.frames for camera in report.cameras):
+        raise SourceError("no camera delivered a single frame; see above for what is wrong with each")
 
 
 def _prepared(config: BoxConfig, truths: dict[str, Path]) -> Box:
@@ -106,14 +112,16 @@ def _stopped_by_signals(box: Box) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _announce_first_result(box: Box) -> None:
-    """Say how long it took until the first answer: the moment a newcomer waits for."""
-    from edgeward.serve.events import Event, Inferred
+def _announce(box: Box) -> None:
+    """Say what becomes of each camera, and how long it took until the first answer: what a newcomer waits for."""
+    from edgeward.serve.events import CameraChanged, Event, Inferred
     from edgeward.serve.state import State
 
     said = threading.Event()
 
     def observe(event: Event, state: State) -> None:
+        if isinstance(event, CameraChanged) and event.status != "connecting":
+            note(f"camera {event.camera}: {event.status}{f', {event.detail}' if event.detail else ''}")
         if isinstance(event, Inferred) and not said.is_set():
             said.set()
             note(f"first result after {box.clock.now_ns() / 1e9:.1f} s")
@@ -130,6 +138,11 @@ def _summary(report: BoxReport) -> None:
             [q.name, q.camera, q.model, q.due, percent(q.in_time_fraction), q.late, q.skipped, f"{q.fps:.1f}"]
             for q in report.queries
         ],
+    )
+    show_table(
+        "Cameras",
+        ["camera", "source", "size", "frames", "skipped"],
+        [[c.name, c.source, f"{c.width}x{c.height}", c.frames, c.skipped] for c in report.cameras],
     )
     show_table(
         "Models",

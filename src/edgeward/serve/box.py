@@ -19,10 +19,9 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from edgeward.clock import WallClock, to_ns
-from edgeward.errors import ConfigError, nearest
 from edgeward.serve.analysis import Analysis
 from edgeward.serve.buffer import FrameBuffer
-from edgeward.serve.config import BoxConfig, CameraConfig, QueryConfig
+from edgeward.serve.config import BoxConfig, CameraConfig
 from edgeward.serve.events import CameraChanged, Event, FrameArrived, Inferred
 from edgeward.serve.executor import Executor, Observer
 from edgeward.serve.lock import hold_folder
@@ -30,21 +29,28 @@ from edgeward.serve.log import EventLog
 from edgeward.serve.models import ServedModel, default_cache, resolve_model
 from edgeward.serve.policies import policy_named
 from edgeward.serve.runner import Runner
-from edgeward.serve.score import Scorer
-from edgeward.serve.state import QuerySpec, State
+from edgeward.serve.state import State
 from edgeward.serve.store import ResultStore, StoredEvent, StoredResult
 from edgeward.serve.telemetry import Telemetry
 from edgeward.serve.view import View
+from edgeward.serve.wiring import (
+    check_camera,
+    check_tasks,
+    check_truths,
+    every_frame_models,
+    loggable,
+    query_spec,
+    scorers,
+)
 from edgeward.serve.workers import Workers
 from edgeward.vision.draw import thumbnail
 from edgeward.vision.frames import Frame
 from edgeward.vision.reader import CameraReader, Pace
-from edgeward.vision.sources import redact
 from edgeward.vision.truth import Truth
 from edgeward.weights.session import best_provider
 from edgeward.weights.store import WeightStore
 
-__all__ = ["Box", "query_spec"]
+__all__ = ["Box"]
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +74,9 @@ class Box(View):
         progress: Callable[[str], None] = lambda text: None,
     ) -> None:
         policy = policy_named(config.policy)
+        for camera in config.cameras:
+            check_camera(camera)
+        check_truths(config, truths or {})
         cache = config.cache or default_cache()
         provider = best_provider(config.budget.device)
         self._weights = WeightStore(cache / "weights")
@@ -75,11 +84,9 @@ class Box(View):
         for model in config.models:
             progress(f"preparing model {model.name}")
             self.models[model.name] = resolve_model(model, self._weights, cache, provider)
-        _check_tasks(config, self.models)
+        check_tasks(config, self.models)
         self.config = config
-        self.clock = WallClock()
-        self.started_at = time.time()
-        self.status: Literal["starting", "running", "draining"] = "starting"
+        self.status: Literal["starting", "running", "draining", "stopped"] = "starting"
         self.device = f"{provider}, {config.budget.compute_threads} thread(s)"
         self.analyses = {query.key: Analysis(query, self.models[query.model].card.labels) for query in config.queries}
         state = State.start(
@@ -88,18 +95,22 @@ class Box(View):
             config.budget.memory,
         )
         self.telemetry = Telemetry()
-        self.scorers = _scorers(config, self.models, truths or {})
+        self.scorers = scorers(config, self.models, truths or {})
         self.buffer = FrameBuffer(
             [camera.name for camera in config.cameras],
             [camera.name for camera in config.cameras if camera.backpressure == "every_frame"],
         )
         self._runner = Runner(self.models, self._weights, config.budget.compute_threads)
-        self._every_frame_models = {camera.name: _every_frame_models(config, camera) for camera in config.cameras}
+        for name in self.models:
+            self._runner.rehearse(name)
+        self.clock = WallClock()
+        self.started_at = time.time()
+        self._every_frame_models = {camera.name: every_frame_models(config, camera) for camera in config.cameras}
         self._workers = Workers(self._runner, self.buffer, self.analyses, self._post)
         self._executor = Executor(state, policy, self.clock, self._workers)
         self._lock = hold_folder(config.data)
         self.store = ResultStore(config.data, config.store) if config.store.enabled else None
-        self.log = EventLog(config.data / "log", _loggable(config, self.models), state, config.store.log_bytes)
+        self.log = EventLog(config.data / "log", loggable(config, self.models), state, config.store.log_bytes)
         self._executor.observers += [self.log.append, self.telemetry.observe, self._after]
         self._stopping = threading.Event()
         self.readers = {camera.name: self._reader(camera) for camera in config.cameras}
@@ -153,6 +164,7 @@ class Box(View):
             self.store.close()
         self.log.close()
         self._lock.release()
+        self.status = "stopped"
 
     def __enter__(self) -> Self:
         self.start()
@@ -233,63 +245,3 @@ class Box(View):
         logger.info(event.text)
         if self.store is not None:
             self.store.add(event)
-
-
-def _every_frame_models(config: BoxConfig, camera: CameraConfig) -> set[str]:
-    """The models that are sure to answer every frame of a camera: its own thread prepares their inputs."""
-    if camera.backpressure != "every_frame":
-        return set()
-    return {query.model for query in config.queries if query.camera == camera.name and query.rate is None}
-
-
-def _check_tasks(config: BoxConfig, models: Mapping[str, ServedModel]) -> None:
-    """Refuse queries that ask a model for what it cannot do."""
-    for query in config.queries:
-        task = models[query.model].card.task
-        if query.task not in (None, task):
-            raise ConfigError(f"query {query.key!r} wants {query.task}, but model {query.model!r} does {task}")
-        if query.tracker and task != "detection":
-            raise ConfigError(f"query {query.key!r}: 'tracker' follows boxes, but model {query.model!r} does {task}")
-
-
-def _scorers(config: BoxConfig, models: Mapping[str, ServedModel], truths: Mapping[str, Truth]) -> dict[str, Scorer]:
-    """One scorer per camera whose truth is known."""
-    cameras = [camera.name for camera in config.cameras]
-    for camera in truths:
-        if camera not in cameras:
-            raise ConfigError(f"--truth names camera {camera!r}, which the box has not; {nearest(camera, cameras)}")
-    labels = _detection_labels(config, models)
-    places = {query.key: query.camera for query in config.queries}
-    return {
-        camera: Scorer(truth, {query: names for query, names in labels.items() if places[query] == camera})
-        for camera, truth in truths.items()
-    }
-
-
-def _loggable(config: BoxConfig, models: Mapping[str, ServedModel]) -> dict[str, Any]:
-    """The configuration as the log's header holds it: without passwords in URLs, with the labels scores need."""
-    record = config.model_dump(mode="json")
-    for camera in record["cameras"]:
-        camera["source"] = redact(camera["source"])
-    record["labels"] = _detection_labels(config, models)
-    return record
-
-
-def _detection_labels(config: BoxConfig, models: Mapping[str, ServedModel]) -> dict[str, tuple[str, ...]]:
-    """The class names of each query whose answers are boxes."""
-    cards = {query.key: models[query.model].card for query in config.queries}
-    return {query: card.labels for query, card in cards.items() if card.task == "detection"}
-
-
-def query_spec(config: BoxConfig, query: QueryConfig) -> QuerySpec:
-    """A query as the loop sees it."""
-    camera = next(camera for camera in config.cameras if camera.name == query.camera)
-    return QuerySpec(
-        name=query.key,
-        camera=query.camera,
-        model=query.model,
-        period_ns=to_ns(1 / query.rate) if query.rate else 0,
-        deadline_ns=to_ns(query.deadline),
-        max_staleness_ns=to_ns(camera.max_staleness),
-        every_frame=camera.backpressure == "every_frame",
-    )

@@ -38,6 +38,11 @@ Seconds = Annotated[float, Field(gt=0, le=3600)]
 Point = tuple[float, float]
 
 
+def _webcam_number(source: Any) -> Any:
+    """`source: 0` in YAML is a number; it names the first webcam."""
+    return str(source) if isinstance(source, int) and not isinstance(source, bool) else source
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -46,7 +51,7 @@ class CameraConfig(_Section):
     """Where frames come from."""
 
     name: Name
-    source: str = Field(
+    source: Annotated[str, BeforeValidator(_webcam_number)] = Field(
         min_length=1, description="a file, rtsp://, http://, webcam:0, a folder of images, package://bikes, test://"
     )
     loop: bool = Field(False, description="start a file again when it ends")
@@ -101,6 +106,13 @@ class ZoneConfig(_Section):
     anchor: Literal["bottom", "centre"] = Field(
         "bottom", description="which point of a box must lie inside: where somebody stands, or its centre"
     )
+
+    @model_validator(mode="after")
+    def _inside(self) -> Self:
+        outside = [corner for corner in self.polygon if min(corner) < 0 or 1 < max(corner) <= 2]
+        if outside and max(max(corner) for corner in self.polygon) <= 2:
+            raise ValueError(f"corner {list(outside[0])} lies outside the picture; fractions are from 0 to 1")
+        return self
 
 
 class QueryConfig(_Section):

@@ -101,12 +101,20 @@ def _slot(place: Any, part: str, text: str) -> Any:
         return part
     if not isinstance(place, list):
         raise ConfigError(f"--set {text}: nothing lies below {part!r}")
-    names = [str(item.get("name", index)) if isinstance(item, dict) else str(index) for index, item in enumerate(place)]
+    names = [_item_name(item, index) for index, item in enumerate(place)]
     if part in names:
         return names.index(part)
     if part.isdigit() and int(part) < len(place):
         return int(part)
     raise ConfigError(f"--set {text}: no item {part!r}; {nearest(part, names)}")
+
+
+def _item_name(item: Any, index: int) -> str:
+    """What an item of a list is called: its name, the name a query gets from camera and model, or its number."""
+    if not isinstance(item, dict):
+        return str(index)
+    made = f"{item['camera']}-{item['model']}" if {"camera", "model"} <= item.keys() else str(index)
+    return str(item.get("name", made))
 
 
 def _root_causes(error: ValidationError) -> list[Any]:
@@ -128,6 +136,12 @@ def _sentence(problem: Any) -> str:
         return f"{where}: unknown key; {nearest(str(location[-1]), _keys_at(BoxConfig, location[:-1]))}"
     if problem["type"] == "missing":
         return f"{where}: this key is required"
+    if problem["type"] in ("tuple_type", "list_type"):
+        return f"{where}: write a list, each item on a line that begins with '- '"
+    if problem["type"] == "string_pattern_mismatch":
+        return f"{where}: {problem['input']!r} is not a name; use letters, digits, '_', '.', '-', at most 64"
+    if problem["type"] in ("model_type", "model_attributes_type"):
+        return f"{where}: write keys with values below it; see edgeward serve --schema"
     message = problem["msg"].removeprefix("Value error, ").replace(" tuple", " list").replace("Tuple ", "a list ")
     given = problem.get("input")
     shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""

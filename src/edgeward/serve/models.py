@@ -62,6 +62,7 @@ def resolve_model(config: ModelConfig, store: WeightStore, cache: Path, provider
             file = user_onnx(path)
         else:
             assert config.file is not None
+            _check_kind(config.file)
             path, file = config.file, user_onnx(config.file)
             card = _user_card(config, file)
         if config.task not in (None, card.task):
@@ -72,6 +73,21 @@ def resolve_model(config: ModelConfig, store: WeightStore, cache: Path, provider
         raise type(error)(f"model {config.name!r}: {error}") from error
     dynamic = not isinstance(file.input_shape[0], int)
     return ServedModel(config.name, card, packed, config.max_batch if dynamic else 1)
+
+
+OTHER_KINDS = {
+    ".pt": "a PyTorch checkpoint; export it to ONNX first",
+    ".pth": "a PyTorch checkpoint; export it to ONNX first",
+    ".safetensors": "weights without a network; export the model to ONNX first",
+    ".json": "not an ONNX file; for a TensorFlow.js detector write 'use: nanodet' or 'use: centernet' beside 'file'",
+    ".pb": "a TensorFlow graph; of these only 'use: ssdlite-person' can be read",
+    ".tflite": "a TensorFlow Lite model; convert it to ONNX first",
+}
+
+
+def _check_kind(path: Path) -> None:
+    if path.suffix.lower() in OTHER_KINDS:
+        raise ModelError(f"{path} is {OTHER_KINDS[path.suffix.lower()]}")
 
 
 def _user_card(config: ModelConfig, file: OnnxFile) -> ModelCard:

@@ -122,7 +122,7 @@ class BoxReport(_Value):
     """The whole box at one moment. `warnings`: what is wrong with the box itself, such as a full disk, in words."""
 
     version: str
-    status: Literal["starting", "running", "draining"]
+    status: Literal["starting", "running", "draining", "stopped"]
     device: str
     policy: str
     started_at: float

@@ -59,6 +59,15 @@ class Runner:
         for session in self._sessions.values():
             session.close()
 
+    def rehearse(self, name: str) -> None:
+        """Load, run and evict a model once on a grey picture: what is wrong with it, and what is slow about its first
+        run, is met before any camera starts. Raises ModelError or StoreError."""
+        self.load(name)
+        try:
+            self.infer(name, [self.prepare(name, np.full((64, 64, 3), 128, np.uint8))], confidence=0.5)
+        finally:
+            self.evict(name)
+
     def prepare(self, name: str, image: Image) -> Prepared:
         """A picture as the model's input; from any thread, whether the model is loaded or not."""
         spec = self._models[name].card.preprocess

@@ -6,7 +6,7 @@ live = box.live_frame("street", after_index=41)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from itertools import accumulate
 from pathlib import Path
@@ -56,7 +56,7 @@ class View:
     log: EventLog
     clock: Clock
     started_at: float
-    status: Literal["starting", "running", "draining"]
+    status: Literal["starting", "running", "draining", "stopped"]
     device: str
 
     @property
@@ -110,7 +110,8 @@ class View:
     def detections(self, query: str, limit: int = 100, before_at: float | None = None) -> list[dict[str, Any]]:
         """The newest stored results of a query. KeyError for no such query."""
         self.analyses[query]
-        return self.store.results(query, limit, before_at) if self.store else []
+        records = self.store.results(query, limit, before_at) if self.store else []
+        return [{**record, "result": _named(record["result"], self.analyses[query].labels)} for record in records]
 
     def live_frame(self, camera: str, after_index: int = -1, max_width: int = 960) -> LiveFrame | None:
         """The newest frame of `camera` when newer than `after_index`. KeyError for no such camera."""
@@ -238,6 +239,14 @@ def process_bytes() -> int:
     except (OSError, ValueError, IndexError):
         return 0
     return pages * 4096
+
+
+def _named(result: dict[str, Any], labels: Sequence[str]) -> dict[str, Any]:
+    """A result with the names of its classes beside their numbers."""
+    if "class_id" not in result:
+        return result
+    names = [labels[number] if number < len(labels) else f"class {number}" for number in result["class_id"]]
+    return {**result, "class_name": names}
 
 
 def _polygon(points: Any) -> tuple[tuple[float, float], ...]:

@@ -7,7 +7,7 @@ import {
 const HISTORY = 60; // states, half a minute
 
 export function header() {
-  const words = { starting: ["Starting", "warn"], running: ["Running", "good"], draining: ["Draining", "warn"] };
+  const words = { starting: ["Starting", "warn"], running: ["Running", "good"], draining: ["Draining", "warn"], stopped: ["Stopped", "idle"] };
   return {
     update(report) {
       const [word, tone] = words[report.status];

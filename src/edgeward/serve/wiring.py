@@ -1,0 +1,110 @@
+"""What follows from a box's configuration before anything runs: checks, query specs, scorers.
+
+for camera in config.cameras:
+    check_camera(camera)
+specs = [query_spec(config, query) for query in config.queries]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgeward.clock import to_ns
+from edgeward.errors import ConfigError, nearest
+from edgeward.serve.config import BoxConfig, CameraConfig, QueryConfig
+from edgeward.serve.models import ServedModel
+from edgeward.serve.score import Scorer
+from edgeward.serve.state import QuerySpec
+from edgeward.vision.sources import check_source, redact
+from edgeward.vision.truth import Truth
+
+__all__ = [
+    "check_camera",
+    "check_tasks",
+    "check_truths",
+    "detection_labels",
+    "every_frame_models",
+    "loggable",
+    "query_spec",
+    "scorers",
+]
+
+
+def every_frame_models(config: BoxConfig, camera: CameraConfig) -> set[str]:
+    """The models that are sure to answer every frame of a camera: its own thread prepares their inputs."""
+    if camera.backpressure != "every_frame":
+        return set()
+    return {query.model for query in config.queries if query.camera == camera.name and query.rate is None}
+
+
+def check_tasks(config: BoxConfig, models: Mapping[str, ServedModel]) -> None:
+    """Refuse queries that ask a model for what it cannot do."""
+    for query in config.queries:
+        task = models[query.model].card.task
+        if query.task not in (None, task):
+            raise ConfigError(f"query {query.key!r} wants {query.task}, but model {query.model!r} does {task}")
+        if query.tracker and task != "detection":
+            raise ConfigError(f"query {query.key!r}: 'tracker' follows boxes, but model {query.model!r} does {task}")
+
+
+def check_camera(camera: CameraConfig) -> None:
+    """ConfigError, naming the camera, for a source that can never work; opens nothing."""
+    try:
+        check_source(camera.source)
+    except ConfigError as error:
+        raise ConfigError(f"camera {camera.name!r}: {error}") from error
+
+
+def check_truths(config: BoxConfig, truths: Mapping[str, Truth]) -> None:
+    """ConfigError for the truth of a camera that the box has not."""
+    cameras = [camera.name for camera in config.cameras]
+    for camera in truths:
+        if camera not in cameras:
+            raise ConfigError(f"--truth names camera {camera!r}, which the box has not; {nearest(camera, cameras)}")
+
+
+def scorers(config: BoxConfig, models: Mapping[str, ServedModel], truths: Mapping[str, Truth]) -> dict[str, Scorer]:
+    """One scorer per camera whose truth is known."""
+    labels = detection_labels(config, models)
+    places = {query.key: query.camera for query in config.queries}
+    for query, names in labels.items():
+        truth = truths.get(places[query])
+        if truth is not None and not set(names) & set(truth.labels):
+            raise ConfigError(
+                f"the truth of camera {places[query]!r} annotates {', '.join(truth.labels)}, but query {query!r} "
+                f"answers {', '.join(names[:5])}: nothing can match; correct 'labels' or leave the truth away"
+            )
+    return {
+        camera: Scorer(truth, {query: names for query, names in labels.items() if places[query] == camera})
+        for camera, truth in truths.items()
+    }
+
+
+def loggable(config: BoxConfig, models: Mapping[str, ServedModel]) -> dict[str, Any]:
+    """The configuration as the log's header holds it: without passwords in URLs, with the labels scores need."""
+    record = config.model_dump(mode="json")
+    for camera in record["cameras"]:
+        camera["source"] = redact(camera["source"])
+    record["labels"] = detection_labels(config, models)
+    return record
+
+
+def detection_labels(config: BoxConfig, models: Mapping[str, ServedModel]) -> dict[str, tuple[str, ...]]:
+    """The class names of each query whose answers are boxes."""
+    cards = {query.key: models[query.model].card for query in config.queries}
+    return {query: card.labels for query, card in cards.items() if card.task == "detection"}
+
+
+def query_spec(config: BoxConfig, query: QueryConfig) -> QuerySpec:
+    """A query as the loop sees it."""
+    camera = next(camera for camera in config.cameras if camera.name == query.camera)
+    return QuerySpec(
+        name=query.key,
+        camera=query.camera,
+        model=query.model,
+        period_ns=to_ns(1 / query.rate) if query.rate else 0,
+        deadline_ns=to_ns(query.deadline),
+        max_staleness_ns=to_ns(camera.max_staleness),
+        every_frame=camera.backpressure == "every_frame",
+    )
