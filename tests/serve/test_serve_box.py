@@ -55,6 +55,7 @@ def test_two_cameras_two_models_every_frame_answered_stored_and_logged(tmp_path)
     newest = box.detections("a-m0", limit=1)[0]
     assert newest["frame_index"] == 49
     assert newest["result"]["class_id"] == [0]
+    assert newest["result"]["class_name"] == ["cat"]
     (recording,) = read_log(tmp_path / "data/log")
     assert replay(recording, "edf-lru").identical
 
@@ -110,6 +111,8 @@ def test_truth_scores_a_live_run(tmp_path):
     assert accuracy["answered"] > 0.9
     assert 0 <= accuracy["streaming_ap50"] <= 1
     assert 0 <= accuracy["ap50"] < 0.5  # a constant box does not find walking people
+    with pytest.raises(ConfigError, match="answers cat, dog: nothing can match"):
+        ran(text.replace("[person, dog]", "[cat, dog]"), truths={"a": load_truth(tmp_path / "gt.txt")})
     with pytest.raises(ConfigError, match="--truth names camera 'b'"):
         ran(text, truths={"b": load_truth(tmp_path / "gt.txt")})
 
@@ -165,6 +168,18 @@ def test_a_model_of_another_task_is_refused(tmp_path):
         ran(text)
     text = box_text(tmp_path, {"a": PEOPLE.format(frames=5)}, queries=["  - {camera: a, model: m0, task: embedding}"])
     with pytest.raises(ConfigError, match="wants embedding, but model 'm0' does detection"):
+        ran(text)
+
+
+def test_a_source_that_can_never_work_is_refused_with_its_camera(tmp_path):
+    with pytest.raises(ConfigError, match=r"camera 'b': .*did you mean 'rtsp'"):
+        ran(box_text(tmp_path, {"a": PEOPLE.format(frames=5), "b": "rstp://host/x"}))
+
+
+def test_another_kind_of_model_file_says_what_it_is(tmp_path):
+    text = box_text(tmp_path, {"a": PEOPLE.format(frames=5)}).replace("m0.onnx", "m0.pth")
+    (tmp_path / "m0.onnx").rename(tmp_path / "m0.pth")
+    with pytest.raises(ModelError, match="is a PyTorch checkpoint; export it to ONNX first"):
         ran(text)
 
 
@@ -284,6 +299,15 @@ def test_a_mistake_ends_in_one_line_and_code_2(tmp_path):
     assert process.child.returncode == 2
     assert errors.count("\n") == 1
     assert "did you mean 'queries'?" in errors
+
+
+def test_a_box_without_a_single_frame_says_why_and_fails(tmp_path):
+    process = Process(tmp_path, box_text(tmp_path, {"a": str(tmp_path / "none.mp4")}), "--seconds", "1")
+    _, errors = process.child.communicate(timeout=60)
+    assert process.child.returncode == 2
+    assert "camera a: retrying" in errors
+    assert "none.mp4" in errors
+    assert errors.splitlines()[-1].startswith("edgeward: no camera delivered")
 
 
 def test_a_port_in_use_is_named_before_any_camera_starts(tmp_path):

@@ -75,6 +75,8 @@ def test_any_text_is_a_config_or_a_config_error(text):
 
 
 def test_overrides_reach_by_number_and_by_name():
+    assert parse_config(GOOD, "x", ["cameras.street.source=0"]).cameras[0].source == "0"
+    assert parse_config(GOOD, "x", ["queries.street-people.deadline=2"]).queries[0].deadline == 2
     config = parse_config(
         GOOD, "x", ["cameras.street.rate=5", "cameras.0.loop=true", "budget.memory=1 GiB", "web.port=0"]
     )
