@@ -15,8 +15,7 @@ def markdown(result: dict[str, Any]) -> str:
         f"# Benchmark `{result['bench']}`",
         "",
         f"Written by `edgeward bench {result['bench']} --{result['mode']} --save` on {result['device']}; {versions}.",
-        "The machine was idle otherwise (load average at the end: "
-        f"{result['load']}). `x` rows are medians of paired, interleaved runs, with the extremes.",
+        f"Load average at the end: {result['load']}. `x` rows are medians of paired, interleaved runs, with the extremes.",
         "",
         "| row | ours | spread | bar | met | baseline |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -25,6 +24,48 @@ def markdown(result: dict[str, Any]) -> str:
     lines += ["", "## What the rows mean", ""]
     lines += [f"- `{row['id']}`: {row['definition']}.{_note(row)}" for row in result["rows"]]
     return "\n".join(lines) + "\n"
+
+
+README_ROWS = {
+    "serve": {
+        "ssdlite.fps_vs_bare": "frames per second, SSDLite with tracker and store / a bare loop of decode, run, decode boxes",
+        "fastestdet.fps_vs_bare": "the same, FastestDet (a 3 ms model)",
+        "fastestdet.fps_with_page_vs_bare": "the same, while a browser on the same two cores shows the page",
+        "fastestdet.fps_vs_supervision": "the same / the loop with `supervision` and `trackers`",
+        "sharing.in_time": "frames answered in time: 4 cameras, 4 models, half the memory they need (never swapping: see there)",
+        "weights.load_speedup": "loading SSDLite through the weight store / plain ONNX Runtime, every load but the first",
+        "weights.first_load_speedup": "the same, the first load in a process",
+        "weights.four_sessions_memory": "memory of four sessions of one model / one",
+        "nanodet.cpu_ms": "NanoDet 416, CPU time of one inference on one thread",
+        "ssdlite.cpu_ms": "SSDLite 300, the same",
+    }
+}
+
+
+def readme(result: dict[str, Any], text: str) -> str:
+    """The README with the chosen rows between its two marks."""
+    rows = {row["id"]: row for row in result["rows"]}
+    lines = ["", f"On {result['device']}, one compute thread:", "", "| what | figure | bar |", "| --- | --- | --- |"]
+    for id_, words in README_ROWS[result["bench"]].items():
+        row = rows[id_]
+        missed = " (missed)" if row["met"] is False else ""
+        lines.append(f"| {words} | {row['ours']:.3g} {row['unit']} | {row['bar']}{missed} |".replace("fraction", ""))
+    before, rest = text.split("<!-- figures -->")
+    return (
+        before
+        + "<!-- figures -->"
+        + "\n".join([*lines, ""])
+        + "\n<!-- /figures -->"
+        + rest.split("<!-- /figures -->")[1]
+    )
+
+
+def write(result: dict[str, Any], root: Path) -> None:
+    """Write the page of the docs and the README's figures."""
+    (root / "docs" / f"benchmark-{result['bench']}.md").write_text(markdown(result))
+    if result["bench"] in README_ROWS:
+        front = root / "README.md"
+        front.write_text(readme(result, front.read_text()))
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -41,4 +82,4 @@ def _note(row: dict[str, Any]) -> str:
 if __name__ == "__main__":
     here = Path(__file__).resolve().parent
     saved = json.loads((here / "results" / f"{sys.argv[1]}.json").read_text())
-    (here.parent / "docs" / f"benchmark-{sys.argv[1]}.md").write_text(markdown(saved))
+    write(saved, here.parent)

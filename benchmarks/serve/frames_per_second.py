@@ -44,7 +44,10 @@ def rows(full: bool, data: Path | None) -> list[dict[str, Any]]:
                 )
                 continue
             middle, spread = ratio(taken[key], taken[against])
-            found.append(row(id_, definition, baseline=baseline, ours=middle, spread=spread, unit="x", bar=bar))
+            note = "the browser draws on the same cores" if key == "page" else ""
+            found.append(
+                row(id_, definition, baseline=baseline, ours=middle, spread=spread, unit="x", bar=bar, note=note)
+            )
     return found
 
 

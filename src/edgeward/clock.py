@@ -45,6 +45,10 @@ class WallClock(Clock):
     """Real time, from the monotonic clock of the machine."""
 
     def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin at 0 again: what was prepared before does not count. Only before anything has been timed."""
         self._start = time.monotonic_ns()
 
     def now_ns(self) -> int:

@@ -35,8 +35,7 @@ def bench(
     if save:
         (folder / "results").mkdir(exist_ok=True)
         (folder / "results" / f"{name}.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-        table = _load(folder, "", "table.py").markdown(result)
-        (folder.parent / "docs" / f"benchmark-{name}.md").write_text(table)
+        _load(folder, "", "table.py").write(result, folder.parent)
     if json_:
         print_json(result)
         return

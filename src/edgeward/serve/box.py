@@ -126,6 +126,8 @@ class Box(View):
 
     def start(self) -> None:
         """Start the workers and a reader per camera."""
+        self.clock.restart()
+        self.started_at = time.time()
         self._workers.start()
         for reader in self.readers.values():
             reader.start()

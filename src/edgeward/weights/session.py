@@ -1,7 +1,7 @@
 """Running a packed model: the weights are borrowed, not copied.
 
     session = Session(packed, store, threads=1)     # the skeleton
-    session.attach()                                # the weights: well under a millisecond
+    session.attach()                                # the weights: about a millisecond
     [boxes] = session.run({"images": batch})
     session.detach()                                # their memory is free; the skeleton stays
 
