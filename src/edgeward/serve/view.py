@@ -12,7 +12,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
-from edgeward.clock import Clock, to_seconds
+from edgeward.clock import WallClock, to_seconds
 from edgeward.serve.analysis import Analysis
 from edgeward.serve.buffer import FrameBuffer
 from edgeward.serve.config import BoxConfig
@@ -54,7 +54,7 @@ class View:
     buffer: FrameBuffer
     store: ResultStore | None
     log: EventLog
-    clock: Clock
+    clock: WallClock
     started_at: float
     status: Literal["starting", "running", "draining", "stopped"]
     device: str
