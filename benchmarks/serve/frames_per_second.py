@@ -52,7 +52,7 @@ def rows(full: bool, data: Path | None) -> list[dict[str, Any]]:
 
 
 def _tasks(full: bool, data: Path | None) -> dict[str, Task]:
-    frames = 500 if full else 100
+    frames = 500 if full else 80
     onnx, card = portable_onnx("ssdlite-person", None, default_cache() / "models")
     tasks = {"ssdlite": Task(packaged_clip("bikes"), onnx, card, "{name: m, use: ssdlite-person}", frames)}
     if data is not None:

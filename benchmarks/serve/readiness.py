@@ -14,7 +14,7 @@ from harness import row
 
 def rows(full: bool) -> list[dict[str, Any]]:
     """Seconds of wall time of whole commands, medians."""
-    repeats = 7 if full else 3
+    repeats = 7 if full else 2
     help_times = [_seconds([sys.executable, "-m", "edgeward", "--help"]) for _ in range(repeats)]
     bare_times = [_seconds([sys.executable, "-c", "pass"]) for _ in range(repeats)]
     first = [_first_result() for _ in range(repeats)]

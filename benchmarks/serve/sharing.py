@@ -22,7 +22,7 @@ def rows(full: bool) -> list[dict[str, Any]]:
     """Waits for loads of others, wall against virtual clock, exactness of replay."""
     with tempfile.TemporaryDirectory() as folder:
         total = _total_bytes(Path(folder))
-        recording = _record(Path(folder), total // 2, seconds=60 if full else 12)
+        recording = _record(Path(folder), total // 2, seconds=60 if full else 8)
         same = replay(recording, "edf-lru")
         virtual = replay(recording, "edf-lru", costs="median")
         static = replay(recording, "edf-static", costs="median")

@@ -135,6 +135,7 @@ def test_an_event_picture_loads_and_older_events_can_be_had(browser, served):
     before = browser.eval("document.querySelectorAll('#events li').length")
     browser.eval("document.getElementById('events-more').click()")
     browser.until(f"document.querySelectorAll('#events li').length >= {before + 50}")
+    assert browser.eval("document.querySelectorAll('#events li').length") >= before + 50
 
 
 def test_a_tile_can_be_enlarged_with_the_keyboard_and_closed(browser, served):

@@ -115,11 +115,6 @@ class Box(View):
         self._stopping = threading.Event()
         self.readers = {camera.name: self._reader(camera) for camera in config.cameras}
 
-    @property
-    def state(self) -> State:
-        """The loop's state now."""
-        return self._executor.state
-
     def observe(self, observer: Observer) -> None:
         """Have `observer` told of every event, on the loop's thread; before `run`."""
         self._executor.observers.append(observer)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from edgeward.errors import ModelError
 from edgeward.serve.models import ServedModel
 from edgeward.vision.conventions import convention
 from edgeward.vision.frames import Image
@@ -65,6 +66,8 @@ class Runner:
         self.load(name)
         try:
             self.infer(name, [self.prepare(name, np.full((64, 64, 3), 128, np.uint8))], confidence=0.5)
+        except ModelError as error:
+            raise ModelError(f"model {name!r} failed its first run: {error}") from error
         finally:
             self.evict(name)
 

@@ -16,6 +16,7 @@ from edgeward.clock import WallClock, to_seconds
 from edgeward.serve.analysis import Analysis
 from edgeward.serve.buffer import FrameBuffer
 from edgeward.serve.config import BoxConfig
+from edgeward.serve.executor import Executor
 from edgeward.serve.log import EventLog
 from edgeward.serve.models import ServedModel
 from edgeward.serve.report import (
@@ -55,6 +56,7 @@ class View:
     store: ResultStore | None
     log: EventLog
     clock: WallClock
+    _executor: Executor
     started_at: float
     status: Literal["starting", "running", "draining", "stopped"]
     device: str
@@ -62,7 +64,7 @@ class View:
     @property
     def state(self) -> State:
         """The loop's state now."""
-        raise NotImplementedError
+        return self._executor.state
 
     def report(self) -> BoxReport:
         """The box now."""
