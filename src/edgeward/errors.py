@@ -6,6 +6,9 @@
     ├── ModelError                 a model file is missing, corrupt, or not of the stated task
     ├── BudgetError                a memory or time budget cannot be met
     ├── StoreError                 the disk refused or a stored file is damaged
+    ├── TraceError                 a network cannot be traced or cut into blocks
+    ├── FleetError                 a device or link of a fleet is not there or cannot be set up
+    ├── PlanError                  no plan satisfies what is asked, or values do not belong together
     ├── LogError                   an event log cannot be read or does not fit what is asked of it
     └── MissingExtra               a feature needs an optional dependency that is not installed
 
@@ -22,11 +25,14 @@ __all__ = [
     "BudgetError",
     "ConfigError",
     "EdgewardError",
+    "FleetError",
     "LogError",
     "MissingExtra",
     "ModelError",
+    "PlanError",
     "SourceError",
     "StoreError",
+    "TraceError",
     "nearest",
 ]
 
@@ -53,6 +59,18 @@ class BudgetError(EdgewardError):
 
 class StoreError(EdgewardError):
     """The disk refused, or a stored file is damaged."""
+
+
+class TraceError(EdgewardError):
+    """A network cannot be traced or cut into blocks."""
+
+
+class FleetError(EdgewardError):
+    """A device or link of a fleet is not there or cannot be set up."""
+
+
+class PlanError(EdgewardError):
+    """No plan satisfies what is asked, or the values given do not belong together."""
 
 
 class LogError(EdgewardError):

@@ -15,14 +15,14 @@ from typing import Annotated
 import typer
 
 from edgeward import __version__
-from edgeward.cli import bench, models, replay, serve
+from edgeward.cli import bench, models, profile, replay, serve
 from edgeward.errors import EdgewardError
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="edgeward",
-    help="Deep models on the devices you have: served on live cameras within a memory budget.",
+    help="Deep models on the devices you have: split over device, edge and cloud, served on live cameras.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 app.command("serve")(serve.serve)
 app.command("replay")(replay.replay)
+app.command("profile")(profile.profile)
 app.command("models")(models.models)
 app.command("bench")(bench.bench)
 
@@ -46,7 +47,7 @@ def _options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Deep models on the devices you have: served on live cameras within a memory budget."""
+    """Deep models on the devices you have: split over device, edge and cloud, served on live cameras."""
 
 
 def main() -> None:

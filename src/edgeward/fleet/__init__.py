@@ -1,0 +1,1 @@
+"""Devices, the links between them, and emulating both on one machine."""

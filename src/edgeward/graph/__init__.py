@@ -1,0 +1,1 @@
+"""A network as a chain of blocks: tracing, cut points, costs."""

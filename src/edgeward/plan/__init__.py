@@ -1,0 +1,1 @@
+"""Which block runs where: objectives, constraints, exact solvers, explanations."""

@@ -1,0 +1,179 @@
+"""A network by what a user calls it: a reference network, a factory in a Python file, or a transformers config.
+
+    network = open_network("resnet50")
+    network = open_network("nets.py:build")            # a function or class in the user's own file
+    network = open_network("folder/config.json")       # built from its config, weights beside it if there are any
+
+Only the file that is named is run as code. Weights are read from safetensors.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgeward.errors import ConfigError, MissingExtra, ModelError, nearest
+
+__all__ = ["Network", "example_of", "open_network"]
+
+LARGEST_CONFIG = 4 << 20
+_MAX_ELEMENTS = 1 << 30
+
+
+@dataclass(frozen=True)
+class Network:
+    """A module, its name, and the shape of one sample of its input; `tokens` when the input is token numbers."""
+
+    name: str
+    module: nn.Module
+    sample_shape: tuple[int, ...] | None
+    tokens: int | None = None
+
+
+def open_network(spec: str) -> Network:
+    """The network that `spec` names (see the module's first lines).
+
+    Raises ConfigError when it is none of the three forms, ModelError when the file is absent or does not give a module.
+    """
+    path, colon, factory = spec.rpartition(":")
+    if colon and path.endswith(".py"):
+        return _from_file(Path(path), factory)
+    if spec.endswith(".py"):
+        raise ConfigError(f"{spec} needs the name of the function that builds the network; write {spec}:NAME")
+    if Path(spec).is_dir() or spec.endswith(".json"):
+        return _from_config(Path(spec) / "config.json" if Path(spec).is_dir() else Path(spec))
+    from edgeward.zoo.reference import REFERENCES, build
+
+    if spec in REFERENCES:
+        return Network(spec, build(spec), REFERENCES[spec].input_shape)
+    if colon:
+        raise ConfigError(
+            f"{spec} is an import path, and importing it would run code outside your own file; "
+            f"name the file: path/to/file.py:{factory}"
+        )
+    if spec.endswith((".onnx", ".pt", ".pth", ".safetensors")):
+        raise ConfigError(f"{spec} holds no network that can be cut; give the code that builds it: file.py:NAME")
+    raise ConfigError(
+        f"no network {spec!r}; {nearest(spec, REFERENCES)}; or give file.py:NAME or a transformers config.json"
+    )
+
+
+def _from_file(path: Path, factory: str) -> Network:
+    if not path.is_file():
+        raise ModelError(f"{path} does not exist; give the Python file that builds the network")
+    spec = importlib.util.spec_from_file_location(f"_network_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and the like look their own module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the user's file may raise anything
+        raise ModelError(f"{path} fails when it is run: {type(error).__name__}: {error}") from error
+    made = getattr(module, factory, None)
+    if made is None:
+        own = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+        raise ModelError(f"{path} has no {factory!r}; {nearest(factory, own)}")
+    network = made if isinstance(made, nn.Module) else _called(made, f"{path}:{factory}")
+    return Network(f"{path.name}:{factory}", network, getattr(module, "INPUT_SHAPE", None))
+
+
+def _called(factory: Callable[[], Any], where: str) -> nn.Module:
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            made = factory()
+    except Exception as error:  # the user's code may raise anything
+        raise ModelError(f"{where} fails: {type(error).__name__}: {error}") from error
+    if not isinstance(made, nn.Module):
+        raise ModelError(f"{where} returns {type(made).__name__}; it must return a torch.nn.Module")
+    return made
+
+
+def _from_config(path: Path) -> Network:
+    try:
+        if path.stat().st_size > LARGEST_CONFIG:
+            raise ModelError(f"{path} has {path.stat().st_size} bytes; a config has at most {LARGEST_CONFIG}")
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ModelError(f"{path} is not JSON: {error}") from error
+    architectures = record.get("architectures") if isinstance(record, dict) else None
+    if not architectures or not record.get("model_type"):
+        raise ModelError(f"{path} names no 'model_type' and 'architectures'; a transformers config.json does")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when transformers is imported; nothing is fetched at run time
+    try:
+        import transformers
+    except ModuleNotFoundError as error:
+        raise MissingExtra("transformers", "llm") from error
+    known = getattr(transformers, str(architectures[0]), None)
+    if not (isinstance(known, type) and issubclass(known, transformers.PreTrainedModel)):
+        raise ModelError(
+            f"{path}: this transformers ({transformers.__version__}) has no architecture {architectures[0]!r}"
+        )
+    try:
+        assert known.config_class is not None
+        config = known.config_class(**record)
+        config.use_cache = False
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            module = known(config)
+    except Exception as error:  # configs fail in as many ways as there are architectures
+        raise ModelError(f"{path}: {architectures[0]} cannot be built: {type(error).__name__}: {error}") from error
+    if (path.parent / "model.safetensors").is_file():
+        _load_weights(module, path.parent / "model.safetensors")
+    size = getattr(config, "image_size", None)
+    vocabulary = getattr(config, "vocab_size", None)
+    if size is not None:
+        return Network(str(record["model_type"]), module, (getattr(config, "num_channels", 3), size, size))
+    return Network(str(record["model_type"]), module, None if vocabulary is None else (32,), vocabulary)
+
+
+def _load_weights(module: nn.Module, file: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        missing, unexpected = module.load_state_dict(load_file(file), strict=False)
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise ModelError(f"{file} does not fit the config beside it: {' '.join(str(error).split())[:200]}") from error
+    tied = set(getattr(module, "all_tied_weights_keys", None) or ())
+    absent = sorted(set(missing) - tied)
+    if absent or unexpected:
+        raise ModelError(
+            f"{file} does not fit the config beside it: {len(absent)} tensors missing, {len(unexpected)} unknown"
+        )
+
+
+def example_of(network: Network, shape: str | None, batch: int) -> Tensor:
+    """An example input: `shape` such as "3x224x224" (one sample), or the network's own; random, always the same.
+
+    Raises ConfigError when there is no shape, or it is malformed or too large.
+    """
+    sample = network.sample_shape
+    if shape is not None:
+        try:
+            sample = tuple(int(part) for part in shape.lower().split("x"))
+        except ValueError as error:
+            raise ConfigError(f"--input {shape}: write the shape of one sample like 3x224x224") from error
+    if sample is None:
+        raise ConfigError(f"the input shape of {network.name} is not known; add --input, for example --input 3x224x224")
+    count = batch
+    for side in sample:
+        count *= side
+    if min(sample) < 1 or not 1 <= count <= _MAX_ELEMENTS or batch < 1:
+        raise ConfigError(f"an input of {batch} x {'x'.join(map(str, sample))} is outside 1 to {_MAX_ELEMENTS} values")
+    generator = torch.Generator().manual_seed(0)
+    if network.tokens is not None:
+        return torch.randint(network.tokens, (batch, *sample), generator=generator)
+    return torch.rand((batch, *sample), generator=generator)
