@@ -38,26 +38,32 @@ README_ROWS = {
         "weights.four_sessions_memory": "memory of four sessions of one model / one",
         "nanodet.cpu_ms": "NanoDet 416, CPU time of one inference on one thread",
         "ssdlite.cpu_ms": "SSDLite 300, the same",
-    }
+    },
+    "plan": {
+        "golden.answers": "answers equal to Scission's published tables, to four decimals",
+        "exactness.wrong": "random constrained instances whose five best plans differ from brute force",
+        "scale.seconds": "ten best plans of 1,000 blocks on 50 devices",
+        "queries.slowest_ms": "slowest constrained query, the study's eighteen networks on five machines",
+        "emulated.onnxruntime.median_error": "predicted against really run latency, 20 plans on slowed devices and thin links, ONNX Runtime",
+        "emulated.torch.median_error": "the same, torch",
+        "emulated.onnxruntime.median_error_flops": "the same with times in proportion to multiply-accumulates, ONNX Runtime",
+        "resnet50.cut_seconds": "tracing, cutting and checking ResNet-50",
+    },
 }
 
 
 def readme(result: dict[str, Any], text: str) -> str:
-    """The README with the chosen rows between its two marks."""
+    """The README with the chosen rows between the benchmark's two marks."""
     rows = {row["id"]: row for row in result["rows"]}
     lines = ["", f"On {result['device']}, one compute thread:", "", "| what | figure | bar |", "| --- | --- | --- |"]
     for id_, words in README_ROWS[result["bench"]].items():
         row = rows[id_]
         missed = " (missed)" if row["met"] is False else ""
-        lines.append(f"| {words} | {row['ours']:.3g} {row['unit']} | {row['bar']}{missed} |".replace("fraction", ""))
-    before, rest = text.split("<!-- figures -->")
-    return (
-        before
-        + "<!-- figures -->"
-        + "\n".join([*lines, ""])
-        + "\n<!-- /figures -->"
-        + rest.split("<!-- /figures -->")[1]
-    )
+        figure = "not measured" if row["ours"] is None else f"{row['ours']:.3g} {row['unit']}"
+        lines.append(f"| {words} | {figure} | {row['bar']}{missed} |".replace("fraction", ""))
+    begin, end = f"<!-- figures {result['bench']} -->", f"<!-- /figures {result['bench']} -->"
+    before, rest = text.split(begin)
+    return before + begin + "\n".join([*lines, ""]) + f"\n{end}" + rest.split(end)[1]
 
 
 def write(result: dict[str, Any], root: Path) -> None:

@@ -87,17 +87,22 @@ def parse_share(text: str | float) -> float:
 def format_rate(bits_per_second: float) -> str:
     """A rate for people, in decimal units of bits."""
     for power, unit in ((1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s")):
-        if bits_per_second >= power:
-            return f"{bits_per_second / power:.3g} {unit}"
-    return f"{bits_per_second:.3g} bit/s"
+        if bits_per_second >= 0.9995 * power:
+            return f"{_three(bits_per_second / power)} {unit}"
+    return f"{_three(bits_per_second)} bit/s"
 
 
 def format_seconds(value: float) -> str:
     """A duration for people, three significant digits."""
     for power, unit in ((1.0, "s"), (1e-3, "ms")):
-        if abs(value) >= power:
-            return f"{value / power:.3g} {unit}"
-    return f"{value / 1e-6:.3g} µs" if value else "0 s"
+        if abs(value) >= 0.9995 * power:
+            return f"{_three(value / power)} {unit}"
+    return f"{_three(value / 1e-6)} µs" if value else "0 s"
+
+
+def _three(value: float) -> str:
+    """Three significant digits, and all before the point."""
+    return f"{value:.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
 
 
 def _finite(value: float, text: object) -> float:

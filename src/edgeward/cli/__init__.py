@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from edgeward import __version__
-from edgeward.cli import bench, models, profile, replay, serve
+from edgeward.cli import bench, fleet, models, plan, profile, replay, serve
 from edgeward.errors import EdgewardError
 
 __all__ = ["app", "main"]
@@ -31,6 +31,8 @@ app = typer.Typer(
 app.command("serve")(serve.serve)
 app.command("replay")(replay.replay)
 app.command("profile")(profile.profile)
+app.command("plan")(plan.plan)
+app.add_typer(fleet.app, name="fleet")
 app.command("models")(models.models)
 app.command("bench")(bench.bench)
 

@@ -10,20 +10,23 @@ A runner holds the real output of every block on the example: what a stretch is 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from edgeward.errors import ConfigError, TraceError
 from edgeward.graph.chain import Chain
 
-__all__ = ["BACKENDS", "Backend", "Call", "Runner", "prepare"]
+__all__ = ["BACKENDS", "Backend", "Call", "Runner", "Stage", "prepare"]
 
 Backend = Literal["torch", "onnxruntime"]
 BACKENDS: tuple[Backend, ...] = ("torch", "onnxruntime")
+Array = npt.NDArray[Any]
 Call = Callable[[], object]
+Stage = Callable[[Sequence[Array]], list[Array]]
 
 
 class Runner(Protocol):
@@ -31,8 +34,11 @@ class Runner(Protocol):
 
     fuses: bool
 
+    def stage(self, first: int, last: int) -> Stage:
+        """Blocks `first` to `last` as a function from the tensors before them to those behind them."""
+
     def piece(self, first: int, last: int) -> Call:
-        """A call without arguments that runs blocks `first` to `last` once, on their real inputs."""
+        """A call without arguments that runs the stretch once, on its real inputs."""
 
 
 def prepare(chain: Chain, backend: str, threads: int) -> Runner:
@@ -50,9 +56,22 @@ class _Torch:
         self.chain = chain.eval()
         self.inputs = chain.activations()
 
-    def piece(self, first: int, last: int) -> Call:
+    def stage(self, first: int, last: int) -> Stage:
         blocks = [self.chain.blocks[index] for index in range(first, last + 1)]
-        inputs = self.inputs[first]
+        if any(not isinstance(one, Tensor) for one in self.inputs[first]):
+            raise TraceError(f"what block {first} takes is not only tensors; cut elsewhere or use --cuts layer")
+
+        def run(arrays: Sequence[Array]) -> list[Array]:
+            values: Any = [torch.from_numpy(array) for array in arrays]
+            with torch.inference_mode():
+                for block in blocks:
+                    values = block(*values)
+            return [value.numpy() for value in values]
+
+        return run
+
+    def piece(self, first: int, last: int) -> Call:
+        blocks, inputs = [self.chain.blocks[index] for index in range(first, last + 1)], self.inputs[first]
 
         def call() -> object:
             values = inputs
@@ -74,7 +93,7 @@ class _OnnxRuntime:
         self.threads = threads
         self.inputs = chain.eval().activations()
 
-    def piece(self, first: int, last: int) -> Call:
+    def stage(self, first: int, last: int) -> Stage:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -88,6 +107,14 @@ class _OnnxRuntime:
         except Exception as error:  # the runtime's own exceptions share no base class
             reason = str(error).splitlines()[0][:300]
             raise TraceError(f"ONNX Runtime refuses blocks {first} to {last}: {reason}; use --backend torch") from error
+        names = [port.name for port in session.get_inputs()]
+
+        def run(arrays: Sequence[Array]) -> list[Array]:
+            found: list[Array] = session.run(None, dict(zip(names, arrays, strict=True)))
+            return found
+
+        return run
+
+    def piece(self, first: int, last: int) -> Call:
         arrays = [one.detach().numpy() for one in self.inputs[first] if isinstance(one, Tensor)]
-        feeds = {port.name: array for port, array in zip(session.get_inputs(), arrays, strict=True)}
-        return functools.partial(session.run, None, feeds)
+        return functools.partial(self.stage(first, last), arrays)

@@ -82,13 +82,16 @@ def pieces_of(blocks: int, fuses: bool) -> tuple[Piece, ...]:
 def run_round(calls: Mapping[Piece, Call], repeats: Mapping[Piece, int]) -> dict[Piece, tuple[float, float]]:
     """Every piece once (short ones as often as `repeats` says): wall and processor seconds of one call."""
     taken = {}
+    cpu, wall = time.process_time_ns(), time.perf_counter_ns()
     for piece, call in calls.items():
         count = repeats[piece]
-        cpu, wall = time.process_time_ns(), time.perf_counter_ns()
         for _ in range(count):
             call()
-        wall, cpu = time.perf_counter_ns() - wall, time.process_time_ns() - cpu
-        taken[piece] = (wall / count / 1e9, cpu / count / 1e9)
+        # One reading ends a piece and begins the next: a kernel makes a process wait when it asks for the time, and
+        # no wait may fall between two windows.
+        cpu_now, wall_now = time.process_time_ns(), time.perf_counter_ns()
+        taken[piece] = ((wall_now - wall) / count / 1e9, (cpu_now - cpu) / count / 1e9)
+        cpu, wall = cpu_now, wall_now
     return taken
 
 

@@ -57,6 +57,10 @@ class DeviceTimes(_Value):
                 raise ValueError(
                     f"{name!r} has {len(getattr(self, name))} values for {count} blocks, expected {length}"
                 )
+        for name, edge in (("low", self.low), ("high", self.high)):
+            ordered = zip(edge, self.seconds, strict=True) if name == "low" else zip(self.seconds, edge, strict=True)
+            if edge and any(below > above for below, above in ordered):
+                raise ValueError(f"'{name}' crosses 'seconds'; low is at most the median, and high at least")
         return self
 
     def at(self, quantile: float) -> tuple[float, ...]:
@@ -70,9 +74,9 @@ class DeviceTimes(_Value):
         return tuple(middle + part * (end - middle) for middle, end in zip(self.seconds, edge, strict=True))
 
     def segment(self, first: int, last: int, quantile: float = 0.5) -> float:
-        """Seconds of blocks first to last (both included) run as one piece."""
-        total = sum(self.at(quantile)[first : last + 1])
-        return max(total - sum(self.joined[first:last]), 0.0)
+        """Seconds of blocks first to last (both included) run as one piece; joining saves at most a block."""
+        seconds, joined = self.at(quantile), self.joined or (0.0,) * (len(self.seconds) - 1)
+        return seconds[first] + sum(max(seconds[k] - joined[k - 1], 0.0) for k in range(first + 1, last + 1))
 
 
 class Profile(_Value):
