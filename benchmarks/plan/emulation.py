@@ -161,8 +161,9 @@ def hosts(network: str, side: int, backend: str) -> Iterator[Hosts]:
 
 def some_plans(profile: Profile, fleet: Fleet, count: int, seed: int) -> list[Plan]:
     """The five best, the native ones, and random ones that visit each device at most once."""
-    best = Planner(profile, fleet).best(constraints=Constraints.parse("no revisit"), top=5)
-    chosen = {plan.describe(): plan for plan in best}
+    best = Planner(profile, fleet).best(constraints=Constraints.parse("no revisit"), top=20)
+    once = [plan for plan in best if fleet.source not in [stage.device for stage in plan.stages[1:]]]
+    chosen = {plan.describe(): plan for plan in once[:5]}
     last = len(profile.blocks) - 1
     for device in fleet.devices:
         plan = evaluate(profile, fleet, [(device.name, 0, last)])

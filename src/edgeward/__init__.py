@@ -5,7 +5,7 @@
         box.run(seconds=10)
         print(box.report().throughput_fps)
 
-A dozen names are offered here; everything else is reached through its package.
+The names used most are offered here; everything else is reached through its package.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgeward.errors import EdgewardError
+    from edgeward.fleet.file import load_fleet
+    from edgeward.graph.chain import cut
+    from edgeward.plan.planner import Planner
+    from edgeward.profile.file import load_profile
     from edgeward.serve.box import Box
     from edgeward.serve.config import BoxConfig
     from edgeward.serve.configfile import load_config
@@ -32,9 +36,13 @@ __all__ = [
     "EdgewardError",
     "Embedding",
     "Frame",
+    "Planner",
     "WeightStore",
     "__version__",
+    "cut",
     "load_config",
+    "load_fleet",
+    "load_profile",
     "open_source",
 ]
 
@@ -52,8 +60,12 @@ _HOMES = {
     "EdgewardError": "edgeward.errors",
     "Embedding": "edgeward.vision.results",
     "Frame": "edgeward.vision.frames",
+    "Planner": "edgeward.plan.planner",
     "WeightStore": "edgeward.weights.store",
+    "cut": "edgeward.graph.chain",
     "load_config": "edgeward.serve.configfile",
+    "load_fleet": "edgeward.fleet.file",
+    "load_profile": "edgeward.profile.file",
     "open_source": "edgeward.vision.sources",
 }
 

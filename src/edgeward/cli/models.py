@@ -15,8 +15,14 @@ from edgeward.errors import ModelError
 __all__ = ["models"]
 
 
-def models(json_: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
-    """List packaged models and the output conventions that ONNX files can have."""
+def models(
+    networks: Annotated[bool, typer.Option("--networks", help="List what 'edgeward profile' knows by name.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """List packaged models and the output conventions that ONNX files can have, or the reference networks."""
+    if networks:
+        _networks(json_)
+        return
     from edgeward.vision.conventions import CONVENTIONS
     from edgeward.zoo.packaged import PACKAGED
 
@@ -34,3 +40,26 @@ def models(json_: Annotated[bool, typer.Option("--json", help="Print as JSON.")]
     show_table("Models for 'use:'", ["name", "task", "licence", "from", "status"], rows)
     conventions = [[name, convention.task] for name, convention in sorted(CONVENTIONS.items())]
     show_table("Conventions for 'file: your.onnx'", ["convention", "task"], conventions)
+
+
+def _networks(json_: bool) -> None:
+    from edgeward.zoo.reference import REFERENCES
+
+    if json_:
+        print_json(
+            [
+                {
+                    "name": one.name,
+                    "input_shape": list(one.input_shape),
+                    "parameters": one.parameters,
+                    "classes": one.classes,
+                }
+                for one in REFERENCES.values()
+            ]
+        )
+        return
+    rows = [
+        [one.name, "x".join(map(str, one.input_shape)), f"{one.parameters / 1e6:.2f} M", one.classes]
+        for one in REFERENCES.values()
+    ]
+    show_table("Networks for 'edgeward profile' (random weights)", ["name", "input", "parameters", "classes"], rows)
