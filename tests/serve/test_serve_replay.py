@@ -14,7 +14,8 @@ from test_serve_loop import MS, box
 from edgeward.clock import NS, WallClock
 from edgeward.errors import LogError
 from edgeward.serve.actions import Wait
-from edgeward.serve.events import Decided, Failed, FrameArrived, Inferred, Loaded
+from edgeward.serve.apply import apply
+from edgeward.serve.events import Decided, Evicted, Failed, FrameArrived, Inferred, Loaded
 from edgeward.serve.executor import Executor
 from edgeward.serve.log import EventLog, read_log
 from edgeward.serve.policies import policy_named
@@ -109,6 +110,29 @@ def test_a_replay_from_any_segment_reproduces_what_follows(tmp_path):
         assert replay(recording, "edf-lru").identical, segment
     (whole,) = read_log(tmp_path)
     assert replay(whole, "edf-lru").identical
+
+
+def test_no_segment_begins_in_the_middle_of_an_eviction(tmp_path):
+    """Wherever the log is told to begin anew, the decision to evict and its outcome stay together."""
+    live_run(tmp_path / "all", seed=5, seconds=0.6)
+    (recording,) = read_log(tmp_path / "all")
+    evictions = [n for n, event in enumerate(recording.events) if isinstance(event, Evicted)]
+    assert evictions
+    for cut in {*evictions, *(n - 1 for n in evictions), *(n + 1 for n in evictions[:-1])}:
+        folder = tmp_path / f"cut{cut}"
+        log, state = EventLog(folder, dict(recording.config), recording.state, 1), recording.state
+        for number, event in enumerate(recording.events):
+            if number == cut:
+                log._written = log._segment_bytes  # this segment is full
+            state = apply(state, event)
+            log.append(event, state)
+        log.close()
+        segments = sorted(folder.iterdir())
+        assert len(segments) >= 2
+        for segment in segments:
+            (part,) = read_log(segment)
+            assert not isinstance(part.events[0], Evicted)
+            assert replay(part, "edf-lru").identical
 
 
 def test_another_policy_decides_otherwise_on_the_same_arrivals(tmp_path):

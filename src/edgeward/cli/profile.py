@@ -74,12 +74,7 @@ def profile(
         _show(found, device)
     gap = sum(times.seconds) / times.whole - 1 if times.whole else 0.0
     if abs(gap) > _GAP:
-        saved = sum(times.joined)
-        remedy = (
-            f"corrected by the measured {seconds(saved)} that joining saves"
-            if times.joined
-            else "treat plans with care"
-        )
+        remedy = "plans correct for what joining was measured to change" if times.joined else "treat plans with care"
         note(f"the blocks run one by one take {100 * gap:+.0f} % of the whole's {seconds(times.whole)}; {remedy}")
     for text in times.notes:
         note(text)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -92,20 +93,29 @@ def trace(model: nn.Module, example: Example, leaves: Sequence[str] = ()) -> Tra
                 if isinstance(leaf, Tensor)
             ]
             raise TraceError(f"the model does not take an example of shape {shapes}: {_short(error)}") from error
-        reasons = []
+        reasons, where = [], ""
         for frontend in (_symbolic, _exported):
             try:
                 traced = frontend(model, example, tuple(leaves))
             except TraceError as error:
                 reasons.append(str(error))
+                where = where or getattr(error, "where", "")
                 continue
             if same(_run(traced, example), expected):
                 return traced
             reasons.append(f"{traced.frontend} gave a graph with other outputs (the forward pass depends on values)")
         raise TraceError(
-            f"{type(model).__name__} cannot be traced: {'; '.join(reasons)}. "
-            "Keep the module that does this whole: leaves=['path.of.module'] (--leaf path.of.module)"
+            f"{type(model).__name__} cannot be traced: {'; '.join(reasons)}; keep the module that does this whole: "
+            f"CutOptions(leaves=({where or 'path.of.module'!r},)), --leaf {where or 'path.of.module'}"
         )
+
+
+class _StoppedError(TraceError):
+    """Symbolic tracing met something that it cannot follow, in the module at the path `where`."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(f"torch.fx stops in {where or 'the model itself'}: {reason}")
+        self.where = where
 
 
 class _Tracer(fx.Tracer):
@@ -145,7 +155,7 @@ def _symbolic(model: nn.Module, example: Example, leaves: tuple[str, ...]) -> Tr
                 warnings.simplefilter("ignore")
                 found = tracer.trace(model, {k: v for k, v in absent.items() if v is not inspect.Parameter.empty})
         except Exception as error:  # the tracer lets anything through that the traced code raises
-            raise TraceError(f"torch.fx stops in {tracer.where or 'the model itself'}: {_short(error)}") from error
+            raise _StoppedError(tracer.where, _short(error)) from error
         _drop_absent(found, set(given))
         spec = _flatten_output(found)
         return fx.GraphModule(model, found), spec
@@ -253,15 +263,17 @@ def restored(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    logger = logging.getLogger("torch.export")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.export", "torch.fx.experimental.symbolic_shapes")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _short(error: BaseException) -> str:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from edgeward.errors import PlanError
 from edgeward.plan.objective import Objective
+from edgeward.profile.file import replace_text
 
 __all__ = ["FORMAT", "Hop", "Plan", "Stage", "load_plan", "save_plan"]
 
@@ -97,8 +98,8 @@ class Plan(_Value):
 
 
 def save_plan(plan: Plan, path: Path) -> None:
-    """Write a plan as JSON."""
-    path.write_text(plan.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    """Write a plan as JSON, wholly or not at all. Raises StoreError when the disk refuses."""
+    replace_text(path, plan.model_dump_json(indent=1) + "\n")
 
 
 def load_plan(path: Path) -> Plan:

@@ -6,9 +6,9 @@
     times = summarise(samples)
 
 In every round each piece runs once, in the order of the network, so that caches are as in real use; a piece shorter
-than a millisecond is repeated until it fills one. On a device whose processor time is rationed, a short call runs at
-full speed or waits out a pause: no median of wall times is right. There every piece is charged its processor time,
-stretched by what the round as a whole was stretched.
+than a tenth of a millisecond is repeated until it fills that. On a device whose processor time is rationed, a short
+call runs at full speed or waits out a pause: no median of wall times is right. There every piece is charged its
+processor time, stretched by what the round as a whole was stretched.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["Piece", "Samples", "calibrate", "pieces_of", "run_round", "summarise
 
 Piece = tuple[int, int]
 """First and last block."""
-_SHORTEST = 1e-3
+_SHORTEST = 1e-4
 _RATIONED = 1.15
 """A run that took this many times its processor time was made to wait."""
 
@@ -96,7 +96,7 @@ def run_round(calls: Mapping[Piece, Call], repeats: Mapping[Piece, int]) -> dict
 
 
 def calibrate(calls: Mapping[Piece, Call], tick: Callable[[], object] = lambda: None) -> dict[Piece, int]:
-    """Warm every piece up with two calls; how often to repeat it to fill a millisecond."""
+    """Warm every piece up with two calls; how often to repeat it to fill the shortest time."""
     counts = {}
     for piece, call in calls.items():
         call()

@@ -60,7 +60,9 @@ class EventLog:
 
     def append(self, event: Event, after: State) -> None:
         """Write `event`, which led to the state `after`; begins a new segment when one is due."""
-        if self._file is None or self._written >= self._segment_bytes:
+        due = self._file is None or self._written >= self._segment_bytes
+        # A state says which loads and inferences are under way, but an eviction's outcome belongs beside its decision.
+        if due and all(model.status != "evicting" for model in self._before.models.values()):
             self._start_segment(event.time_ns)
         if self._file is None or not self._write(EVENT.dump_json(event) + b"\n", event.time_ns):
             self.lost += 1
