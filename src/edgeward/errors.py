@@ -9,6 +9,8 @@
     ├── TraceError                 a network cannot be traced or cut into blocks
     ├── FleetError                 a device or link of a fleet is not there or cannot be set up
     ├── PlanError                  no plan satisfies what is asked, or values do not belong together
+    ├── WireError                  a message is damaged, too large, replayed, or of another version or codec
+    ├── HostError                  a host cannot be reached, refuses, or died while it worked
     ├── LogError                   an event log cannot be read or does not fit what is asked of it
     └── MissingExtra               a feature needs an optional dependency that is not installed
 
@@ -26,6 +28,7 @@ __all__ = [
     "ConfigError",
     "EdgewardError",
     "FleetError",
+    "HostError",
     "LogError",
     "MissingExtra",
     "ModelError",
@@ -33,6 +36,7 @@ __all__ = [
     "SourceError",
     "StoreError",
     "TraceError",
+    "WireError",
     "nearest",
 ]
 
@@ -71,6 +75,14 @@ class FleetError(EdgewardError):
 
 class PlanError(EdgewardError):
     """No plan satisfies what is asked, or the values given do not belong together."""
+
+
+class WireError(EdgewardError):
+    """A message is damaged, too large, replayed, or of another version or codec."""
+
+
+class HostError(EdgewardError):
+    """A host cannot be reached, refuses what it is asked, or died while it worked."""
 
 
 class LogError(EdgewardError):

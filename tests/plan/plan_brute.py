@@ -1,4 +1,4 @@
-"""Every assignment of blocks to devices by recursion, its figures and whether it keeps the rules: the oracle of the solvers."""
+"""Every assignment of blocks to devices and every packing of its hops, with figures and rules: the oracle of the solvers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,22 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from edgeward.fleet.fleet import TIERS, Device, Fleet, Link, Zone
-from edgeward.plan.constraints import Avoid, ByteCap, Once, Pin, Private, Rule, Spread, TimeCap, Use
+from edgeward.plan.constraints import (
+    Avoid,
+    ByteCap,
+    Drop,
+    Once,
+    Packed,
+    Pin,
+    Private,
+    Rule,
+    Spread,
+    TimeCap,
+    Unchecked,
+    Use,
+)
 from edgeward.plan.objective import Objective
+from edgeward.profile.packing import IDENTITY, PackingCosts, PackingTimes
 from edgeward.profile.profile import BlockCost, DeviceTimes, Profile
 
 
@@ -25,6 +39,8 @@ class Found(NamedTuple):
     throughput: float
     energy: float
     bytes: int
+    packings: tuple[str, ...]
+    drop: float | None
 
 
 def instance(seed: int) -> tuple[Profile, Fleet]:
@@ -82,6 +98,37 @@ def instance(seed: int) -> tuple[Profile, Fleet]:
     return profile, Fleet(devices=devices, links=links, zones=zones, source=rng.choice(names))
 
 
+def packed(seed: int, profile: Profile) -> Profile:
+    """The profile with up to three random packings: lossless, lossy, unmeasured, not fitting, or unknown to a device."""
+    rng = random.Random(seed + 20_000)
+    sizes = [profile.input_bytes, *(block.output_bytes for block in profile.blocks)]
+    packings, times = {}, dict(profile.times)
+    many = 3 if len(sizes) * len(profile.times) <= 9 else 2 if len(sizes) * len(profile.times) <= 13 else 1
+    for name in ("zip", "small", "tiny")[: rng.randint(1, many)] if many > 1 else [rng.choice(["zip", "small"])]:
+        fits = [rng.random() < 0.85 for _ in sizes]
+        share = rng.choice([0.02, 0.25, 0.6])
+        losses = [0.0] if name == "zip" else [0.0, 0.004, 0.01, None, -0.01, rng.uniform(0, 0.02)]
+        packings[name] = PackingCosts(
+            bytes=tuple(int(share * size) if fit else None for size, fit in zip(sizes, fits, strict=True)),
+            drop=tuple(rng.choice(losses) if fit else None for fit in fits),
+        )
+        for device in profile.times:
+            if rng.random() < 0.9:
+                pack, unpack = (
+                    tuple(rng.choice([0.0, rng.uniform(0, 4e-3)]) if f else None for f in fits) for _ in "ab"
+                )
+                measured = times[device].packings | {name: PackingTimes(pack=pack, unpack=unpack)}
+                times[device] = times[device].model_copy(update={"packings": measured})
+    return profile.model_copy(update={"packings": packings, "times": times})
+
+
+def packing_rules(rng: random.Random, profile: Profile) -> tuple[Rule, ...]:
+    names = [IDENTITY, *profile.packings]
+    some = tuple(rng.sample(names, rng.randint(1, len(names))))
+    accuracy = rng.choice([(), (), (Unchecked(),), (Drop(rng.choice([0.0, 0.004, 0.01, 0.02])),), (Drop(0.5),)])
+    return (*accuracy, *rng.choice([(), (), (), (Packed(some),), (Packed(some, on=False),)]))
+
+
 def random_rules(rng: random.Random, profile: Profile, fleet: Fleet) -> tuple[Rule, ...]:
     names = [device.name for device in fleet.devices]
     where = lambda: rng.choice([*names, *{device.tier for device in fleet.devices}])  # noqa: E731
@@ -114,11 +161,11 @@ def enumerate_plans(profile: Profile, fleet: Fleet, objective: Objective) -> Ite
             yield from grow((*prefix, name))
 
     for assignment in grow(()):
-        if (found := figures(profile, fleet, objective, assignment)) is not None:
-            yield found
+        yield from figures(profile, fleet, objective, assignment)
 
 
-def figures(profile: Profile, fleet: Fleet, objective: Objective, assignment: tuple[str, ...]) -> Found | None:
+def figures(profile: Profile, fleet: Fleet, objective: Objective, assignment: tuple[str, ...]) -> Iterator[Found]:
+    """The assignment with every packing of its hops, if their links exist."""
     stages: list[tuple[str, int, int]] = []
     for block, name in enumerate(assignment):
         first = stages.pop()[1] if stages and stages[-1][0] == name else block
@@ -128,10 +175,35 @@ def figures(profile: Profile, fleet: Fleet, objective: Objective, assignment: tu
     sizes = [profile.input_bytes, *(block.output_bytes for block in profile.blocks)]
     hops = [(k, a, b, sizes[k]) for (_, a), (k, b) in itertools.pairwise(path) if a != b]
     if any(fleet.link(a, b) is None for _, a, b, _ in hops):
+        return
+    for packings in itertools.product([IDENTITY, *profile.packings], repeat=len(hops)):
+        chosen = [packed_hop(profile, *hop, packing) for hop, packing in zip(hops, packings, strict=True)]
+        if None not in chosen:
+            yield found(profile, fleet, objective, assignment, stages, packings, chosen)
+
+
+def packed_hop(profile: Profile, k: int, a: str, b: str, count: int, packing: str):
+    """Boundary, ends, bytes, seconds to pack and to unpack, drop; None where it is not possible."""
+    if packing == IDENTITY:
+        return k, a, b, count, 0.0, 0.0, 0.0
+    costs = profile.packings[packing]
+    if costs.bytes[k] is None or any(
+        x not in profile.times or packing not in profile.times[x].packings for x in (a, b)
+    ):
         return None
+    pack, unpack = profile.times[a].packings[packing].pack[k], profile.times[b].packings[packing].unpack[k]
+    return k, a, b, costs.bytes[k], pack, unpack, costs.drop[k]
+
+
+def found(profile, fleet, objective, assignment, stages, packings, chosen) -> Found:
+    hops = [one[:4] for one in chosen]
+    drops = [one[6] for one in chosen]
     busy: Counter = Counter()
     for name, first, last in stages:
         busy[name] += profile.times[name].segment(first, last, objective.quantile)
+    for _, a, b, _, pack, unpack, _ in chosen:
+        busy[a] += pack
+        busy[b] += unpack
     wires: Counter = Counter()
     for _, a, b, count in hops:
         wires[a, b] += fleet.link(a, b).overhead + 8 * count / fleet.link(a, b).bandwidth
@@ -146,12 +218,20 @@ def figures(profile: Profile, fleet: Fleet, objective: Objective, assignment: tu
         sum(fleet.device(name).power * s for name, s in busy.items())
         + sum(fleet.link(a, b).energy * c for _, a, b, c in hops),
         sum(count for *_, count in hops),
+        packings,
+        None if None in drops else sum(max(one, 0.0) for one in drops),
     )
 
 
 def keeps(found: Found, profile: Profile, fleet: Fleet, rule: Rule) -> bool:
     here = lambda name, where: where in (name, fleet.device(name).tier)  # noqa: E731
     match rule:
+        case Unchecked():
+            return True
+        case Drop():
+            return found.drop is not None and found.drop <= rule.limit + 1e-12
+        case Packed():
+            return all((packing in rule.names) == rule.on for packing in found.packings)
         case Pin():
             first, last = (rule.first, rule.last) if rule.unit == "block" else (rule.first // 2, rule.last // 2)
             return all(here(name, rule.where) == rule.on for name in found.assignment[first : last + 1])
@@ -197,6 +277,7 @@ def fits_memory(found: Found, profile: Profile, fleet: Fleet) -> bool:
 
 def feasible(profile: Profile, fleet: Fleet, objective: Objective, rules: tuple[Rule, ...]) -> list[Found]:
     natural = [Private(zone.name) for zone in fleet.zones] + ([Once()] if objective.kind == "throughput" else [])
+    natural += [] if any(isinstance(rule, Drop | Unchecked) for rule in rules) else [Drop(0.0)]
     return [
         found
         for found in enumerate_plans(profile, fleet, objective)

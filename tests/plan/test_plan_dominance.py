@@ -53,5 +53,5 @@ def test_labels_and_dynamic_programming_agree_on_larger_problems(seed):
     )
     problem = compile_problem(World(profile, fleet, Costs.of(profile, fleet, 0.5)), LATENCY, (Links(),))
     one, other = k_best(problem, 20), k_best_labels(problem, 20)
-    assert [way.tolist() for way in one] == [way.tolist() for way in other]
-    assert len({tuple(way.tolist()) for way in one}) == 20
+    assert [way.devices.tolist() for way in one] == [way.devices.tolist() for way in other]
+    assert len({tuple(way.devices.tolist()) for way in one}) == 20

@@ -67,7 +67,7 @@ def every_row(profile, fleet):
             for x in range(-1, last + 1):
                 for y in range(x, last + 1):
                     assignment = ("raspi4",) * (x + 1) + (edge,) * (y - x) + (cloud,) * (last - y)
-                    rows[assignment] = brute.figures(profile, fleet, LATENCY, assignment)
+                    rows[assignment] = next(brute.figures(profile, fleet, LATENCY, assignment))
     return list(rows.values())
 
 

@@ -237,9 +237,10 @@ def test_cifar_shortcuts_copy_and_have_no_weights():
     assert not [key for key, _ in network.named_parameters() if "shortcut" in key]
     x = torch.rand(2, 16, 8, 8)
     y = shortcut(x)
-    assert torch.equal(y[:, :16], x[:, :, ::2, ::2])
+    assert torch.equal(y[:, 8:24], x[:, :, ::2, ::2])  # half of the new channels on each side, as in option A
     assert y.shape == (2, 32, 4, 4)
-    assert not y[:, 16:].any()
+    assert not y[:, :8].any()
+    assert not y[:, 24:].any()
 
 
 def test_separable_is_a_convolution_of_low_rank():

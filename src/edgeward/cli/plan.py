@@ -29,7 +29,8 @@ def plan(
     fleet: Annotated[Path, typer.Argument(help="The fleet's TOML file.")],
     objective: Annotated[str, typer.Option(help="latency, throughput, energy or bytes.")] = "latency",
     constraint: Annotated[
-        list[str] | None, typer.Option(help="Such as 'block 0 on device', 'use edge', 'pi <= 200 ms', 'pi->* <= 2 MB'.")
+        list[str] | None,
+        typer.Option(help="Such as 'block 0 on device', 'pi <= 200 ms', 'pi->* <= 2 MB', 'accuracy drop at most 1 %'."),
     ] = None,
     top: Annotated[int, typer.Option(help="How many plans.")] = 5,
     pareto: Annotated[str | None, typer.Option(help="The front over these, such as latency,bytes,energy.")] = None,
@@ -103,34 +104,47 @@ def _as_it_is_now(planner: Planner, links: list[str] | tuple[str, ...]) -> Plann
 
 
 def _show_plans(title: str, plans: list[Plan]) -> None:
+    lossy = any(one.drop != 0 for one in plans)
     rows = [
         [
             f"{index}  {one.describe()}",
             seconds(one.latency),
             seconds(sum(stage.seconds for stage in one.stages)),
-            seconds(sum(hop.seconds for hop in one.hops)),
+            seconds(sum(hop.latency for hop in one.hops)),
             f"{one.throughput:.3g}/s",
             format_bytes(one.bytes),
             f"{one.energy:.3g} J",
+            *([_points(one.drop)] if lossy else []),
         ]
         for index, one in enumerate(plans, start=1)
     ]
-    show_table(title, ["plan", "latency", "computing", "transfer", "throughput", "sent", "energy"], rows)
+    columns = ["plan", "latency", "computing", "transfer", "throughput", "sent", "energy"]
+    show_table(title, [*columns, *(["accuracy lost"] if lossy else [])], rows)
+    if lossy:
+        note("what packings lose was measured hop by hop and adds up only nearly: measure the plan before use")
+
+
+def _points(drop: float | None) -> str:
+    """A loss of accuracy for people."""
+    return "not measured" if drop is None else f"{100 * drop:.3g} %"
 
 
 def _show_reasons(why: Explanation) -> None:
     best = why.plan
-    rows = [[str(stage), "", seconds(stage.seconds), percent(_share(stage.seconds, best))] for stage in best.stages]
+    rows = [[str(stage), "", "", seconds(stage.seconds), percent(_share(stage.seconds, best))] for stage in best.stages]
     rows += [
         [
             f"{hop.source} → {hop.target}",
+            hop.packing,
             format_bytes(hop.bytes),
-            seconds(hop.seconds),
-            percent(_share(hop.seconds, best)),
+            f"{seconds(hop.latency)} ({seconds(hop.pack)} + {seconds(hop.seconds)} + {seconds(hop.unpack)})"
+            if hop.pack or hop.unpack
+            else seconds(hop.latency),
+            percent(_share(hop.latency, best)),
         ]
         for hop in best.hops
     ]
-    show_table("Where the time of the best plan goes", ["stage or hop", "sent", "time", "share"], rows)
+    show_table("Where the time of the best plan goes", ["stage or hop", "packed as", "sent", "time", "share"], rows)
     alone = [[one.device, seconds(one.plan.latency) if one.plan else "–", one.reason] for one in why.natives]
     show_table("Everything on one device", ["device", "latency", "why not"], alone)
     if why.price > 0:

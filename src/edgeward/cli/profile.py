@@ -1,6 +1,6 @@
 """`edgeward profile`: what every block of a network costs on this device.
 
-edgeward profile resnet50 --device pi -o resnet50.json
+edgeward profile resnet50 --device pi -o resnet50.json --packing default
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from edgeward.errors import ConfigError
 from edgeward.units import format_bytes
 
 if TYPE_CHECKING:
+    from edgeward.profile.packing import PackingTimes
     from edgeward.profile.profile import Profile
     from edgeward.profile.profiler import Progress
 
@@ -42,6 +43,13 @@ def profile(
     ] = "layer",
     max_tensors: Annotated[int, typer.Option(help="Tensors that a cut may ship.")] = 1,
     leaf: Annotated[list[str] | None, typer.Option(help="A module to keep whole, by its path.")] = None,
+    packing: Annotated[
+        list[str] | None,
+        typer.Option(help="A way to pack what crosses links, such as int8+zstd, or 'default'."),
+    ] = None,
+    samples: Annotated[
+        Path | None, typer.Option(help="Inputs to measure packings on: a .npy file of them, or a folder of such files.")
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the profile as JSON.")] = False,
 ) -> None:
     """Cut a network into blocks and measure each of them here."""
@@ -54,6 +62,7 @@ def profile(
 
     from edgeward.graph.chain import CutOptions, cut
     from edgeward.profile.file import save_profile
+    from edgeward.profile.packings import PackingOptions, load_samples, profile_packings
     from edgeward.zoo.network import example_of, open_network
 
     network = open_network(model)
@@ -62,16 +71,30 @@ def profile(
     found = as_profile(chain, network.name, tuple(example.shape))
     if known is not None:
         found = known.merge(found)  # refuses now what would be refused after minutes of measuring
-    partial = None if output is None else output.with_name(f".{output.name}.{device}.partial")
+    if samples is not None and not packing:
+        raise ConfigError(f"--samples {samples} is for measuring packings; add --packing default")
+    inputs = None if samples is None else tuple(load_samples(samples, chain))
+    packings = PackingOptions(tuple(packing or ()), inputs, threads=threads)
+    packings.expanded()  # refuses unknown ones, too
+    partial, packed = (
+        None if output is None else output.with_name(f".{output.name}.{device}.{kind}")
+        for kind in ("partial", "packings.partial")
+    )
     with _progress() as progress:
+        costs, packing_times = profile_packings(chain, packings, progress, packed)
         times = profile_chain(chain, options, progress, partial).model_copy(update={"batch": batch})
-    found = found.model_copy(update={"times": found.times | {device: times}})
+    times = times.model_copy(update={"packings": _earlier(known, device) | packing_times})
+    found = found.merge(found.model_copy(update={"times": {device: times}, "packings": costs}))
     if output is not None:
         save_profile(found, output)
+    if packed is not None:
+        packed.unlink(missing_ok=True)
     if json_:
         print_json(found.model_dump(mode="json"))
     else:
         _show(found, device)
+        if costs:
+            _show_packings(found, device, list(costs))
     gap = sum(times.seconds) / times.whole - 1 if times.whole else 0.0
     if abs(gap) > _GAP:
         remedy = "plans correct for what joining was measured to change" if times.joined else "treat plans with care"
@@ -88,6 +111,11 @@ def _known(output: Path | None, device: str) -> Profile | None:
     if not device or any(mark in device for mark in " /:>,"):
         raise ConfigError(f"--device {device!r}: a device's name has no blanks and none of / : > ,")
     return load_profile(output) if output is not None and output.exists() else None
+
+
+def _earlier(known: Profile | None, device: str) -> dict[str, PackingTimes]:
+    """What this device was measured to take for packings before."""
+    return {} if known is None or device not in known.times else known.times[device].packings
 
 
 @contextlib.contextmanager
@@ -126,3 +154,29 @@ def _show(profile: Profile, device: str) -> None:
         f"{sum(block.parameters for block in profile.blocks) / 1e6:.2f} M parameters, "
         f"{format_bytes(times.resident_bytes or 0)} of memory measured"
     )
+
+
+def _show_packings(profile: Profile, device: str, names: list[str]) -> None:
+    plain = [profile.input_bytes, *(block.output_bytes for block in profile.blocks)]
+    rows = []
+    for name in names:
+        costs, times = profile.packings[name], profile.times[device].packings[name]
+        fits = [(size, before) for size, before in zip(costs.bytes, plain, strict=True) if size is not None]
+        before = sum(size for _, size in fits)
+        lossless = bool(fits) and all(drop == 0 for drop, size in zip(costs.drop, costs.bytes, strict=True) if size)
+        rows.append(
+            [
+                name,
+                f"{len(fits)} of {len(plain)}",
+                f"{100 * sum(size for size, _ in fits) / before:.1f} %" if before else "–",
+                _mean(times.pack),
+                _mean(times.unpack),
+                "nothing" if lossless else "known" if None not in costs.drop else "not measured",
+            ]
+        )
+    show_table("Packings", ["packing", "fits", "bytes left", "pack, mean", "unpack, mean", "loses"], rows)
+
+
+def _mean(values: tuple[float | None, ...]) -> str:
+    known = [one for one in values if one is not None]
+    return seconds(sum(known) / len(known)) if known else "–"

@@ -6,26 +6,30 @@ problem = compile_problem(World(profile, fleet, costs), objective, rules)
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from edgeward.errors import PlanError, nearest
 from edgeward.fleet.fleet import TIERS, Fleet
+from edgeward.plan.arrays import Bools, Floats
 from edgeward.plan.constraints import (
     Avoid,
     ByteCap,
+    Drop,
     Links,
     Memory,
     Once,
+    Packed,
     Pin,
     Private,
     Rule,
     Spread,
     TimeCap,
+    Unchecked,
     Use,
 )
-from edgeward.plan.costs import Bools, Costs, Floats
+from edgeward.plan.costs import Costs
 from edgeward.plan.objective import Objective
 from edgeward.plan.problem import Cap, Fit, Measure, Problem, moved_bytes, objective_measure, ranked_measure
 from edgeward.profile.profile import Profile
@@ -66,6 +70,14 @@ class World:
         inside = [number for number, (first, last) in enumerate(spans) if first <= pin.last and last >= pin.first]
         return slice(inside[0], inside[-1] + 1)
 
+    def packings(self, rule: Packed) -> Bools:
+        """[P] the packings a rule names. Raises PlanError."""
+        known = self.costs.options.names
+        for name in rule.names:
+            if name not in known:
+                raise PlanError(f"no packing {name!r} in the profile of {self.profile.model!r}; {nearest(name, known)}")
+        return np.array([name in rule.names for name in known])
+
     def inside(self, zone: str) -> Bools:
         """[R] the devices of a zone. Raises PlanError."""
         for one in self.fleet.zones:
@@ -76,11 +88,15 @@ class World:
         raise PlanError(f"no zone {zone!r} in fleet {self.fleet.name!r}; {hint}")
 
 
-def natural_rules(world: World, *, once: bool) -> tuple[Rule, ...]:
-    """What holds without being asked for: links, private zones, memory, and that a pipeline uses a device once."""
+def natural_rules(world: World, rules: Iterable[Rule] = (), *, once: bool) -> tuple[Rule, ...]:
+    """What holds without being asked for: links, private zones, memory, and that a pipeline uses a device once.
+
+    Nor does packing lose accuracy, unless `rules`, those that are asked for, say how much it may.
+    """
     zones = [Private(zone.name) for zone in world.fleet.zones if zone.private]
     memory = [Memory(device.name) for device in world.fleet.devices if device.memory is not None]
-    return (Links(), *zones, *memory, *([Once()] if once else []))
+    silent = world.profile.packings and not any(isinstance(rule, Drop | Unchecked) for rule in rules)
+    return (Links(), *zones, *memory, *([Once()] if once else []), *([Drop(0.0)] if silent else []))
 
 
 @dataclass
@@ -89,12 +105,14 @@ class _Draft:
 
     allowed: Bools
     shut: Bools
+    packs: Bools
     linked: bool = False
     caps: list[Cap] = field(default_factory=list)
     fits: list[Fit] = field(default_factory=list)
     needs: list[Bools] = field(default_factory=list)
     spread: int = 1
     once: bool = False
+    drop: float = np.inf
 
 
 def compile_problem(
@@ -107,18 +125,20 @@ def compile_problem(
     """
     costs = world.costs
     size = len(costs.devices)
-    draft = _Draft(np.tile(costs.able, (len(costs.start), 1)), np.ones((size, size), np.bool_))
+    moved, packs = moved_bytes(costs, objective)
+    draft = _Draft(np.tile(costs.able, (len(costs.start), 1)), np.ones((size, size), np.bool_), packs)
     for rule in rules:
         _apply(draft, world, rule)
     ways = costs.links.exists if draft.linked else np.ones((size, size), np.bool_)
-    moved = moved_bytes(costs, objective)
+    draft.caps += _drop_cap(draft, costs)
     single = "latency" if objective.kind == "throughput" else objective.kind
     return Problem(
         costs=costs,
         goals=tuple(objective_measure(costs, goal) for goal in goals if goal != "throughput")
         if goals
-        else (ranked_measure(costs, moved, single),),
+        else (ranked_measure(costs, moved, draft.packs, single),),
         moved=moved,
+        packs=draft.packs,
         returns=objective.return_result,
         allowed=draft.allowed,
         ways=ways,
@@ -157,6 +177,14 @@ def _apply(draft: _Draft, world: World, rule: Rule) -> None:
             draft.fits.append(Fit(number, float(world.costs.devices[number].memory or 0)))
         case Links():
             draft.linked = True
+        case Drop():
+            draft.drop = min(draft.drop, rule.limit)
+            draft.packs &= world.costs.options.drop <= rule.limit * (1 + 1e-9)
+        case Packed():
+            named = world.packings(rule)
+            draft.packs &= (named if rule.on else ~named)[:, None]
+        case Unchecked():
+            pass
 
 
 def _time_cap(world: World, rule: TimeCap) -> Cap:
@@ -166,10 +194,10 @@ def _time_cap(world: World, rule: TimeCap) -> Cap:
     """
     costs, where = world.costs, world.devices(rule.where).astype(np.float64)
     weight: Floats = where if rule.share is None else where - rule.share
-    none = np.zeros_like(costs.links.latency)
+    nothing = Measure.nothing(costs)
     longest = float(costs.start.max(axis=1).sum())
     limit = 1e-12 * longest if rule.seconds is None else rule.seconds * (1 + 1e-9)
-    return Cap(Measure(costs.start * weight, costs.inner * weight, none, none), limit)
+    return Cap(replace(nothing, start=costs.start * weight, inner=costs.inner * weight, work=weight), limit)
 
 
 def _byte_cap(world: World, rule: ByteCap) -> Cap:
@@ -182,8 +210,14 @@ def _byte_cap(world: World, rule: ByteCap) -> Cap:
         target = ~source
     rate = (source[:, None] & target).astype(np.float64)
     np.fill_diagonal(rate, 0.0)
-    zero = np.zeros_like(world.costs.start)
-    return Cap(Measure(zero, zero, np.zeros_like(rate), rate), rule.bytes + 0.5)
+    return Cap(replace(Measure.nothing(world.costs), rate=rate), rule.bytes + 0.5)
+
+
+def _drop_cap(draft: _Draft, costs: Costs) -> list[Cap]:
+    """The cap on what all hops lose together, where some plan exceeds it."""
+    most = np.where(draft.packs, costs.options.drop, 0.0).max(axis=0).sum()
+    limit = draft.drop * (1 + 1e-9)
+    return [Cap(replace(Measure.nothing(costs), loss=1.0), limit)] if most > limit else []
 
 
 def _binding(draft: _Draft, costs: Costs) -> tuple[Fit, ...]:

@@ -13,9 +13,10 @@ from itertools import combinations, pairwise
 
 import numpy as np
 
+from edgeward.plan.arrays import Way
 from edgeward.plan.compiling import World, compile_problem
-from edgeward.plan.constraints import ByteCap, Links, Memory, Private, Rule, TimeCap
-from edgeward.plan.dynamic import Assignment, k_best
+from edgeward.plan.constraints import ByteCap, Drop, Links, Memory, Private, Rule, TimeCap
+from edgeward.plan.dynamic import k_best
 from edgeward.plan.labels import TooManyLabelsError, any_labels, k_best_labels, quick_labels
 from edgeward.plan.objective import Objective
 from edgeward.plan.problem import Measure, Problem
@@ -68,7 +69,7 @@ def describe_conflict(world: World, objective: Objective, rules: Sequence[Rule])
     return f"no plan of {world.profile.model!r} on fleet {world.fleet.name!r} keeps {together}: {remedy}"
 
 
-def _solve(problem: Problem) -> Assignment | None:
+def _solve(problem: Problem) -> Way | None:
     """The best plan, or some good one when the best takes too long to find."""
     try:
         return next(iter(k_best(problem, 1) if problem.plain else k_best_labels(problem, 1, MAX_LABELS)), None)
@@ -92,10 +93,16 @@ def _way_out(world: World, objective: Objective, core: Sequence[Rule], rule: Rul
             return f"allow {rule.where} a larger share"
         case Links():
             absent = (~world.costs.links.exists).astype(np.float64)
-            zero = np.zeros_like(world.costs.start)
-            fewest = Measure(zero, zero, absent, np.zeros_like(absent))
+            fewest = replace(Measure.nothing(world.costs), fixed=absent)
             if (found := _solve(replace(free, goals=(fewest,)))) is not None:
                 return f"add a link {', '.join(_missing(free, found))}"
+        case Drop():
+            loss = replace(Measure.nothing(world.costs), loss=1.0)
+            known = compile_problem(world, objective, [*rest, Drop(math.inf)])
+            if (found := _solve(replace(known, goals=(loss,)))) is not None:
+                points = math.ceil(1e6 * _total(known, loss, found) - 1e-6) / 1e4
+                return f"allow 'accuracy drop at most {points:.12g} %'"
+            return "measure what packings lose, or allow 'any accuracy'"
         case Memory():
             return f"give {rule.device} more memory than {format_bytes(world.fleet.device(rule.device).memory or 0)}"
         case Private():
@@ -103,25 +110,29 @@ def _way_out(world: World, objective: Objective, core: Sequence[Rule], rule: Rul
     return f"drop '{rule}'"
 
 
-def _hops(problem: Problem, assignment: Assignment) -> Iterator[tuple[int, int, int]]:
-    """Boundary, source and target of every hop of an assignment."""
+def _hops(problem: Problem, way: Way) -> Iterator[tuple[int, int, int]]:
+    """Boundary, source and target of every hop of a way."""
     source = problem.costs.source
-    path = [source, *assignment.tolist(), *([source] if problem.returns else [])]
+    path = [source, *way.devices.tolist(), *([source] if problem.returns else [])]
     yield from ((k, a, b) for k, (a, b) in enumerate(pairwise(path)) if a != b)
 
 
-def _total(problem: Problem, measure: Measure, assignment: Assignment) -> float:
-    """The sum of a measure along an assignment."""
-    hops = ((measure.fixed[a, b] + measure.rate[a, b] * problem.moved[k]) for k, a, b in _hops(problem, assignment))
-    total, before = float(sum(hops)), -1
-    for block, device in enumerate(assignment.tolist()):
+def _total(problem: Problem, measure: Measure, way: Way) -> float:
+    """The sum of a measure along a way."""
+    options, total, before = problem.costs.options, 0.0, -1
+    for k, a, b in _hops(problem, way):
+        at = int(way.packings[k]), k
+        total += float(measure.fixed[a, b] + measure.rate[a, b] * problem.moved[at])
+        total += float(measure.work[a] * options.pack[at][a] + measure.work[b] * options.unpack[at][b])
+        total += measure.loss * float(np.nan_to_num(options.drop[at]))
+    for block, device in enumerate(way.devices.tolist()):
         total += float((measure.inner if device == before else measure.start)[block, device])
         before = device
     return total
 
 
-def _missing(problem: Problem, assignment: Assignment) -> list[str]:
-    """The hops of an assignment for which there is no link."""
+def _missing(problem: Problem, way: Way) -> list[str]:
+    """The hops of a way for which there is no link."""
     devices, exists = problem.costs.devices, problem.costs.links.exists
-    ways = dict.fromkeys((a, b) for _, a, b in _hops(problem, assignment) if not exists[a, b])
+    ways = dict.fromkeys((a, b) for _, a, b in _hops(problem, way) if not exists[a, b])
     return [f"{devices[a].name}->{devices[b].name}" for a, b in ways]

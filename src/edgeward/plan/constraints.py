@@ -3,7 +3,8 @@
     Constraints.parse("block 0 on device", "layers 10-12 not on cloud", "device->* <= 2 MB")
     Constraints((Use("edge"), TimeCap("pi", seconds=0.2)))
 
-Private zones, device memory and links of a fleet hold without being asked for.
+Private zones, device memory and links of a fleet hold without being asked for, and that packing loses no accuracy
+unless "accuracy drop at most 1 %" or "any accuracy" allows it.
 """
 
 from __future__ import annotations
@@ -21,14 +22,17 @@ __all__ = [
     "Avoid",
     "ByteCap",
     "Constraints",
+    "Drop",
     "Links",
     "Memory",
     "Once",
+    "Packed",
     "Pin",
     "Private",
     "Rule",
     "Spread",
     "TimeCap",
+    "Unchecked",
     "Use",
     "parse_constraint",
 ]
@@ -89,7 +93,10 @@ class Once:
 
 @dataclass(frozen=True)
 class TimeCap:
-    """A device or tier computes at most `seconds`, or at most the share of all computing seconds."""
+    """A device or tier computes at most `seconds`, or at most the share of all computing seconds.
+
+    Packing and unpacking is computing.
+    """
 
     where: str
     seconds: float | None = None
@@ -140,7 +147,39 @@ class Links:
         return "links of the fleet"
 
 
-Rule = Pin | Use | Avoid | Spread | Once | TimeCap | ByteCap | Private | Memory | Links
+@dataclass(frozen=True)
+class Drop:
+    """Packings lose at most this share of accuracy, all hops together, as far as it was measured hop by hop.
+
+    Packings of unknown loss are not used. Drop(0.0) holds without being asked for, unless another Drop or Unchecked is.
+    """
+
+    limit: float
+
+    def __str__(self) -> str:
+        return f"accuracy drop at most {_plain(100 * self.limit)} %" if self.limit else "lossless"
+
+
+@dataclass(frozen=True)
+class Unchecked:
+    """Packings may lose any accuracy, even where it was not measured, as far as no Drop is among the rules."""
+
+    def __str__(self) -> str:
+        return "any accuracy"
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Hops use only these packings, or none of them. "identity" counts as one."""
+
+    names: tuple[str, ...]
+    on: bool = True
+
+    def __str__(self) -> str:
+        return f"packing {'' if self.on else 'not '}{'|'.join(self.names)}"
+
+
+Rule = Pin | Use | Avoid | Spread | Once | TimeCap | ByteCap | Private | Memory | Links | Drop | Unchecked | Packed
 
 
 @dataclass(frozen=True)
@@ -183,6 +222,17 @@ def _time_cap(where: str, limit: str) -> Rule:
     return TimeCap(where, seconds=parse_seconds(limit))
 
 
+def _drop(limit: str) -> Rule:
+    share = parse_share(limit)
+    if share > 1:
+        raise ValueError(f"a drop of {limit} is more than all accuracy; one point is '1 %' or 0.01")
+    return Drop(share)
+
+
+def _packed(negated: str | None, names: str) -> Rule:
+    return Packed(tuple(dict.fromkeys(name.strip() for name in names.split("|"))), on=negated is None)
+
+
 _GRAMMAR: tuple[tuple[str, Callable[..., Rule]], ...] = (
     (r"(?i:(block|layer)s?) +(\d+)(?: *- *(\d+))? +(?i:(not) +)?(?i:on) +(\S+)", _pin),
     (r"(?i:use) +(\d+) +(?i:devices?)", lambda count: Spread(int(count))),
@@ -191,10 +241,17 @@ _GRAMMAR: tuple[tuple[str, Callable[..., Rule]], ...] = (
     (r"(?i:avoid) +(\S+)", Avoid),
     (r"(?i:no +revisit)", Once),
     (r"(?i:private) +(.+)", Private),
+    (r"(?i:accuracy +drop) *(?:<=|(?i:at +most)) *(.+)", _drop),
+    (r"(?i:lossless)", lambda: Drop(0.0)),
+    (r"(?i:any +accuracy)", Unchecked),
+    (r"(?i:packing) +(?i:(not) +)?([^\s|]+(?: *\| *[^\s|]+)*)", _packed),
     (r"(\S+) *-> *(\S+?) *<= *(.+)", lambda source, target, size: ByteCap(source, target, parse_bytes(size))),
     (r"(\S+?) *<= *(.+)", _time_cap),
 )
-_WORDS = ("avoid", "block", "blocks", "layer", "layers", "no revisit", "private", "split", "use")
+_WORDS = (
+    *("accuracy", "any accuracy", "avoid", "block", "blocks", "layer", "layers", "lossless", "no revisit", "packing"),
+    *("private", "split", "use"),
+)
 
 
 def parse_constraint(text: str) -> Rule:
@@ -208,6 +265,8 @@ def parse_constraint(text: str) -> Rule:
         WHERE <= 200 ms            WHERE <= 30 %               computing seconds there, or their share of all
         WHERE->WHERE <= 2 MB       WHERE->* <= 2 MB            bytes that travel from one to the other, that leave
         private ZONE                                           as if the fleet had marked the zone private
+        accuracy drop at most 1 %  lossless  any accuracy      what packing may lose, all hops together; 0 if not said
+        packing identity|int8      packing not float4          what may be used to pack the tensors of a hop
 
     Raises ConfigError, which lists the forms. Whether names exist is checked when planning.
     """
@@ -221,5 +280,6 @@ def parse_constraint(text: str) -> Rule:
     hint = nearest(trimmed.lower().split(" ")[0], _WORDS)
     raise ConfigError(
         f"{text!r} is not a constraint ({hint}); write 'block 3 on edge', 'layer 3 not on cloud', 'use edge', "
-        "'avoid cloud', 'split', 'no revisit', 'pi <= 200 ms', 'device <= 30 %', 'pi->* <= 2 MB' or 'private home'"
+        "'avoid cloud', 'split', 'no revisit', 'pi <= 200 ms', 'device <= 30 %', 'pi->* <= 2 MB', 'private home', "
+        "'accuracy drop at most 1 %', 'lossless', 'any accuracy' or 'packing not int8'"
     )

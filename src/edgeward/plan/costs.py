@@ -12,16 +12,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeward.errors import PlanError
 from edgeward.fleet.fleet import Device, Fleet, Link
+from edgeward.plan.arrays import Bools, Floats
+from edgeward.plan.options import Options
 from edgeward.profile.profile import DeviceTimes, Profile
 
-__all__ = ["Bools", "Costs", "Floats", "LinkCosts", "running_seconds"]
-
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
+__all__ = ["Costs", "LinkCosts", "running_seconds"]
 
 
 def running_seconds(times: DeviceTimes, quantile: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -81,7 +79,7 @@ class LinkCosts:
 class Costs:
     """A profile on a fleet: n blocks, R devices.
 
-    start, inner: [n, R] seconds. able: [R]. outputs: [n] bytes. parameters, peak: [n] bytes. reveals: [n].
+    start, inner: [n, R] seconds. able: [R]. parameters, peak: [n] bytes. reveals: [n]. options: how hops are packed.
     """
 
     devices: tuple[Device, ...]
@@ -89,11 +87,10 @@ class Costs:
     able: Bools
     start: Floats
     inner: Floats
-    input_bytes: int
-    outputs: Floats
     parameters: Floats
     peak: Floats
     reveals: Bools
+    options: Options
     links: LinkCosts
 
     @classmethod
@@ -118,11 +115,10 @@ class Costs:
             able=able,
             start=start,
             inner=inner,
-            input_bytes=profile.input_bytes,
-            outputs=np.array([block.output_bytes for block in blocks], np.float64),
             parameters=np.array([block.parameter_bytes for block in blocks], np.float64),
             peak=np.array([block.peak_bytes for block in blocks], np.float64),
             reveals=np.array([block.reveals_input for block in blocks]),
+            options=Options.of(profile, fleet),
             links=links or LinkCosts.of(fleet),
         )
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgeward.errors import PlanError
-from edgeward.plan.constraints import UNCONSTRAINED, Constraints, Pin
+from edgeward.plan.constraints import UNCONSTRAINED, Constraints, Drop, Pin, Unchecked
 from edgeward.plan.plan import Hop, Plan
 from edgeward.plan.planner import Planner
 from edgeward.profile.profile import DeviceTimes
@@ -59,8 +59,8 @@ class Flip:
 class Explanation:
     """Seconds of computing and of transfer, the largest term, baselines, and what would change the plan.
 
-    unconstrained: the best plan that keeps only what the fleet imposes. price: how much more the plan costs, in units
-    of its objective.
+    Transfer includes packing. unconstrained: the best plan that keeps only what the fleet imposes and the rules on
+    accuracy. price: how much more the plan costs, in units of its objective.
     """
 
     plan: Plan
@@ -78,7 +78,7 @@ class Explanation:
         lines = [
             f"{self.plan}; computing {self.compute_seconds:.4f} s, transfer {self.transfer_seconds:.4f} s",
             f"largest: {term.name} {term.seconds:.4f} s ({term.share:.0%})",
-            *(f"hop {hop.source}->{hop.target}: {hop.bytes} bytes, {hop.seconds:.4f} s" for hop in self.hops),
+            *(f"hop {hop}: {hop.bytes} bytes, {hop.latency:.4f} s" for hop in self.hops),
             *(f"all on {one.device}: {one.plan.latency:.4f} s" if one.plan else one.reason for one in self.natives),
             f"without constraints: {self.unconstrained.describe()}; the constraints cost {self.price:.4g}",
             *(f"{one.kind} {one.name} {one.factor:g}x: {one.plan}" for one in self.flips if one.plan),
@@ -97,11 +97,12 @@ def explain(planner: Planner, plan: Plan, constraints: Constraints = UNCONSTRAIN
             f"the plan is of {plan.model!r} ({plan.fingerprint[:12]}), the profile of {planner.profile.model!r} "
             f"({planner.profile.fingerprint[:12]}); explain a plan with the planner that made it"
         )
-    free = planner.best(plan.objective, top=1)[0]
+    accuracy = Constraints(tuple(rule for rule in constraints.rules if isinstance(rule, Drop | Unchecked)))
+    free = planner.best(plan.objective, accuracy, top=1)[0]
     return Explanation(
         plan=plan,
         compute_seconds=sum(stage.seconds for stage in plan.stages),
-        transfer_seconds=sum(hop.seconds for hop in plan.hops),
+        transfer_seconds=sum(hop.latency for hop in plan.hops),
         dominating=_dominating(plan),
         hops=plan.hops,
         natives=_natives(planner, plan, constraints),
@@ -113,7 +114,7 @@ def explain(planner: Planner, plan: Plan, constraints: Constraints = UNCONSTRAIN
 
 def _dominating(plan: Plan) -> Term:
     terms = [(str(stage), stage.seconds) for stage in plan.stages]
-    terms += [(f"{hop.source}->{hop.target}", hop.seconds) for hop in plan.hops]
+    terms += [(str(hop), hop.latency) for hop in plan.hops]
     name, seconds = max(terms, key=lambda term: term[1])
     return Term(name, seconds, seconds / plan.latency if plan.latency else 0.0)
 
@@ -131,12 +132,12 @@ def _natives(planner: Planner, plan: Plan, constraints: Constraints) -> tuple[Na
 
 
 def _winner(planner: Planner, plan: Plan, constraints: Constraints) -> Plan | None:
-    """The planner's best when it is another assignment; a share cap can become impossible to keep."""
+    """The planner's best when it places or packs otherwise; a share cap can become impossible to keep."""
     try:
         best = planner.best(plan.objective, constraints, top=1)[0]
     except PlanError:
         return None
-    return best if best.assignment != plan.assignment else None
+    return best if (best.assignment, best.packings) != (plan.assignment, plan.packings) else None
 
 
 def _link_flips(planner: Planner, plan: Plan, constraints: Constraints) -> list[Flip]:
@@ -166,4 +167,5 @@ def _device_flips(planner: Planner, plan: Plan, constraints: Constraints) -> lis
 
 def _faster(times: DeviceTimes, factor: float) -> DeviceTimes:
     scaled = {name: tuple(s / factor for s in getattr(times, name)) for name in ("seconds", "low", "high", "joined")}
-    return times.model_copy(update=scaled)
+    packings = {name: one.faster(factor) for name, one in times.packings.items()}
+    return times.model_copy(update={**scaled, "packings": packings})

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from html import escape
 
 from edgeward.fleet.fleet import Fleet
-from edgeward.plan.plan import Plan
+from edgeward.plan.plan import Plan, Stage
 from edgeward.units import format_bytes, format_seconds
 
 __all__ = ["picture"]
@@ -54,14 +54,9 @@ def _bar(plan: Plan, y: int, scale: float, colours: dict[str, str]) -> str:
 
 def _pieces(plan: Plan) -> list[tuple[str, float, str]]:
     """Stages and hops in the order in which they happen: device or nothing, seconds, words."""
-    hops = [
-        ("", hop.seconds, f"{hop.source} to {hop.target}: {hop.bytes} bytes, {format_seconds(hop.seconds)}")
-        for hop in plan.hops
+    return [
+        (step.device, step.seconds, f"{step}: {format_seconds(step.seconds)}")
+        if isinstance(step, Stage)
+        else ("", step.latency, f"{step}: {step.bytes} bytes, {format_seconds(step.latency)}")
+        for step in plan.steps
     ]
-    uploads = len(hops) >= len(plan.stages) and plan.hops[0].target == plan.stages[0].device
-    pieces = [hops.pop(0)] if uploads else []
-    for stage in plan.stages:
-        pieces.append((stage.device, stage.seconds, f"{stage}: {format_seconds(stage.seconds)}"))
-        if hops:
-            pieces.append(hops.pop(0))
-    return pieces

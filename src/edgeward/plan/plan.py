@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from edgeward.errors import PlanError
 from edgeward.plan.objective import Objective
 from edgeward.profile.file import replace_text
+from edgeward.profile.packing import IDENTITY
 
 __all__ = ["FORMAT", "Hop", "Plan", "Stage", "load_plan", "save_plan"]
 
@@ -42,19 +43,37 @@ class Stage(_Value):
 
 
 class Hop(_Value):
-    """One transfer over the link from `source` to `target`."""
+    """One transfer over the link from `source` to `target`.
+
+    bytes: what crosses, packed. seconds: of the link alone. pack, unpack: seconds of the two devices. drop: loss of
+    accuracy as a share of 1, None where it was not measured.
+    """
 
     source: str
     target: str
     bytes: int = Field(ge=0)
     seconds: float = Field(ge=0)
+    packing: str = IDENTITY
+    pack: float = Field(default=0.0, ge=0)
+    unpack: float = Field(default=0.0, ge=0)
+    drop: float | None = Field(default=0.0, ge=0)
+
+    @property
+    def latency(self) -> float:
+        """Seconds to pack, send and unpack."""
+        return self.pack + self.seconds + self.unpack
+
+    def __str__(self) -> str:
+        return f"{self.source}->{self.target}" + (f" as {self.packing}" if self.packing != IDENTITY else "")
 
 
 class Plan(_Value):
     """Stages in order, the hops between them (the input's first, a returned result's last), and its figures.
 
     latency: seconds of one inference. bottleneck: seconds between two results when inferences follow each other
-    without a gap. energy: joules. bytes: sum over the hops. cost: the figure that `objective` minimises.
+    without a gap. energy: joules. bytes: sum over the hops. cost: the figure that `objective` minimises. drop: sum of
+    what each hop alone loses, a first-order bound that has to be measured again before the plan is deployed; None where
+    a hop's was not measured.
     """
 
     format: int = FORMAT
@@ -67,6 +86,7 @@ class Plan(_Value):
     energy: float = Field(ge=0)
     bytes: int = Field(ge=0)
     cost: float = Field(ge=0)
+    drop: float | None = Field(default=0.0, ge=0)
     objective: Objective = Objective()
 
     @model_validator(mode="after")
@@ -89,9 +109,25 @@ class Plan(_Value):
         """The device of every block."""
         return tuple(stage.device for stage in self.stages for _ in range(stage.first, stage.last + 1))
 
+    @property
+    def packings(self) -> tuple[str, ...]:
+        """How the tensors of every hop are packed."""
+        return tuple(hop.packing for hop in self.hops)
+
+    @property
+    def steps(self) -> tuple[Stage | Hop, ...]:
+        """Stages and hops in the order in which they happen."""
+        hops = list(self.hops)
+        found: list[Stage | Hop] = [hops.pop(0)] if hops and hops[0].source != self.stages[0].device else []
+        for stage in self.stages:
+            found += [stage, *hops[:1]]
+            del hops[:1]
+        return tuple(found)
+
     def describe(self) -> str:
-        """The stages in one line."""
-        return " > ".join(map(str, self.stages))
+        """The stages in one line, and between them the packings other than "identity"."""
+        shown = (one for one in self.steps if isinstance(one, Stage) or one.packing != IDENTITY)
+        return " > ".join(str(one) if isinstance(one, Stage) else one.packing for one in shown)
 
     def __str__(self) -> str:
         return f"{self.describe()}: {self.latency:.4f} s, {self.bytes} bytes"

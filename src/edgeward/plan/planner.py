@@ -16,15 +16,17 @@ import numpy as np
 
 from edgeward.errors import PlanError, nearest
 from edgeward.fleet.fleet import Fleet
+from edgeward.plan.arrays import Way
 from edgeward.plan.compiling import World, compile_problem, natural_rules
 from edgeward.plan.conflicts import describe_conflict
 from edgeward.plan.constraints import UNCONSTRAINED, Constraints
 from edgeward.plan.costs import Costs, LinkCosts
-from edgeward.plan.dynamic import Assignment, k_best
+from edgeward.plan.dynamic import k_best
 from edgeward.plan.evaluate import Evaluator, Span
 from edgeward.plan.labels import k_best_labels, pareto_labels
 from edgeward.plan.objective import LATENCY, Kind, Objective
 from edgeward.plan.plan import Plan
+from edgeward.profile.packing import IDENTITY
 from edgeward.profile.profile import Profile
 
 __all__ = ["Planner", "plan"]
@@ -59,13 +61,15 @@ class Planner:
         The links, private zones and memory of the fleet hold as well. A device may be left and used again unless
         "no revisit" is asked or the objective is throughput. Of plans with equal costs those of less latency, then
         with fewer stages, then with devices named earlier in the fleet, come first.
+        Every hop is packed in the way that costs least, without losing accuracy unless the constraints allow a drop;
+        of plans that differ in nothing but their packings only the best is returned.
         Raises PlanError, which names a smallest set of constraints that cannot hold together, and when a constraint
         names what is not there.
         """
         if not 1 <= top <= MAX_TOP:
             raise PlanError(f"top {top} is outside 1 to {MAX_TOP}; ask for fewer plans")
         world = self._world(objective.quantile)
-        rules = (*natural_rules(world, once=objective.kind == "throughput"), *constraints.rules)
+        rules = (*natural_rules(world, constraints.rules, once=objective.kind == "throughput"), *constraints.rules)
         problem = compile_problem(world, objective, rules)
         found = k_best(problem, top) if problem.plain else k_best_labels(problem, top)
         if not found:
@@ -80,8 +84,9 @@ class Planner:
     ) -> list[Plan]:
         """The plans of which none is at least as good as another in all criteria, by the first criterion.
 
-        Of plans with equal figures one is returned. `objective` says which quantile and bytes count, not what is
-        minimised. With "throughput" among the criteria a device is used at most once. Raises PlanError as `best`.
+        Of plans with equal figures one is returned; two may differ in nothing but their packings. `objective` says
+        which quantile and bytes count, not what is minimised. With "throughput" among the criteria a device is used at
+        most once. Raises PlanError as `best`.
         """
         for one in criteria:
             if one not in get_args(Kind):
@@ -89,7 +94,7 @@ class Planner:
         if not criteria:
             raise PlanError(f"no criterion is given; choose among {', '.join(get_args(Kind))}")
         world = self._world(objective.quantile)
-        rules = (*natural_rules(world, once="throughput" in criteria), *constraints.rules)
+        rules = (*natural_rules(world, constraints.rules, once="throughput" in criteria), *constraints.rules)
         found = pareto_labels(compile_problem(world, objective, rules, tuple(criteria)))
         if not found:
             raise PlanError(describe_conflict(world, objective, rules))
@@ -117,22 +122,27 @@ class Planner:
             self._costs[quantile] = Costs.of(self.profile, self.fleet, quantile, self._links)
         return World(self.profile, self.fleet, self._costs[quantile])
 
-    def _plans(self, found: Iterable[Assignment], objective: Objective) -> list[tuple[Plan, Assignment]]:
-        evaluate = Evaluator(self.profile, self.fleet, objective)
-        return [(evaluate(self._spans(one)), one) for one in found]
+    def _plans(self, found: Iterable[Way], objective: Objective) -> list[tuple[Plan, Way]]:
+        evaluate, names = Evaluator(self.profile, self.fleet, objective), (IDENTITY, *self.profile.packings)
+        plans = []
+        for way in found:
+            spans = self._spans(way)
+            packings = [names[way.packings[boundary]] for boundary, *_ in evaluate.ends(spans)]
+            plans.append((evaluate(spans, packings), way))
+        return plans
 
-    def _spans(self, assignment: Assignment) -> list[Span]:
-        edges = [0, *(np.flatnonzero(np.diff(assignment)) + 1).tolist(), len(assignment)]
-        names = [self.fleet.devices[number].name for number in assignment[edges[:-1]]]
+    def _spans(self, way: Way) -> list[Span]:
+        edges = [0, *(np.flatnonzero(np.diff(way.devices)) + 1).tolist(), len(way.devices)]
+        names = [self.fleet.devices[number].name for number in way.devices[edges[:-1]]]
         return [(name, first, after - 1) for name, first, after in zip(names, edges[:-1], edges[1:], strict=True)]
 
 
-def _rank(found: tuple[Plan, Assignment]) -> tuple[float, float, int, tuple[int, ...]]:
-    plan, assignment = found
-    return plan.cost, plan.latency, len(plan.stages), tuple(assignment.tolist())
+def _rank(found: tuple[Plan, Way]) -> tuple[float, float, int, tuple[int, ...], tuple[int, ...]]:
+    plan, way = found
+    return plan.cost, plan.latency, len(plan.stages), tuple(way.devices.tolist()), tuple(way.packings.tolist())
 
 
-def _front(found: list[tuple[Plan, Assignment]], criteria: Sequence[Kind]) -> list[Plan]:
+def _front(found: list[tuple[Plan, Way]], criteria: Sequence[Kind]) -> list[Plan]:
     """The plans not dominated, with figures compared to twelve digits, since sums differ in their last ones."""
     field = {"latency": "latency", "throughput": "bottleneck", "energy": "energy", "bytes": "bytes"}
     rows = sorted(

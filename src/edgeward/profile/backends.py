@@ -10,23 +10,19 @@ A runner holds the real output of every block on the example: what a stretch is 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from edgeward.errors import ConfigError, TraceError
+from edgeward.errors import ConfigError
 from edgeward.graph.chain import Chain
+from edgeward.graph.stage import BACKENDS, Stage, onnx_stage, torch_stage
 
-__all__ = ["BACKENDS", "Backend", "Call", "Runner", "Stage", "prepare"]
+__all__ = ["Call", "Runner", "prepare"]
 
-Backend = Literal["torch", "onnxruntime"]
-BACKENDS: tuple[Backend, ...] = ("torch", "onnxruntime")
-Array = npt.NDArray[Any]
 Call = Callable[[], object]
-Stage = Callable[[Sequence[Array]], list[Array]]
 
 
 class Runner(Protocol):
@@ -57,18 +53,7 @@ class _Torch:
         self.inputs = chain.activations()
 
     def stage(self, first: int, last: int) -> Stage:
-        blocks = [self.chain.blocks[index] for index in range(first, last + 1)]
-        if any(not isinstance(one, Tensor) for one in self.inputs[first]):
-            raise TraceError(f"what block {first} takes is not only tensors; cut elsewhere or use --cuts layer")
-
-        def run(arrays: Sequence[Array]) -> list[Array]:
-            values: Any = [torch.from_numpy(array) for array in arrays]
-            with torch.inference_mode():
-                for block in blocks:
-                    values = block(*values)
-            return [value.numpy() for value in values]
-
-        return run
+        return torch_stage(self.chain, first, last)
 
     def piece(self, first: int, last: int) -> Call:
         blocks, inputs = [self.chain.blocks[index] for index in range(first, last + 1)], self.inputs[first]
@@ -94,26 +79,7 @@ class _OnnxRuntime:
         self.inputs = chain.eval().activations()
 
     def stage(self, first: int, last: int) -> Stage:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        try:
-            session: Any = onnxruntime.InferenceSession(
-                self.pieces.segment(first, last), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # the runtime's own exceptions share no base class
-            reason = str(error).splitlines()[0][:300]
-            raise TraceError(f"ONNX Runtime refuses blocks {first} to {last}: {reason}; use --backend torch") from error
-        names = [port.name for port in session.get_inputs()]
-
-        def run(arrays: Sequence[Array]) -> list[Array]:
-            found: list[Array] = session.run(None, dict(zip(names, arrays, strict=True)))
-            return found
-
-        return run
+        return onnx_stage(self.pieces.segment(first, last), self.threads)
 
     def piece(self, first: int, last: int) -> Call:
         arrays = [one.detach().numpy() for one in self.inputs[first] if isinstance(one, Tensor)]

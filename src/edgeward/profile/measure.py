@@ -145,14 +145,19 @@ def _joined(middle: list[float], values: Mapping[Piece, npt.NDArray[np.float64]]
     """Seconds saved at every boundary by running both sides as one piece.
 
     The saving of a pair is measured. What the whole saves beyond the sum of all pairs (or short of it) is spread over
-    the boundaries in proportion to the smaller of their two sides, which bounds what can be saved there.
+    the boundaries in proportion to the smaller of their two sides. A boundary saves at most the block behind it; what
+    noise puts beyond that goes to the others, so that the stretch of all blocks takes what the whole was measured to.
     """
     count = len(middle)
     if (0, 1) not in values or count < 2:
         return ()
     if count == 2:
-        return (middle[0] + middle[1] - whole,)
+        return (min(middle[0] + middle[1] - whole, middle[1]),)
     pairs = [middle[k] + middle[k + 1] - float(np.median(values[k, k + 1])) for k in range(count - 1)]
     rest = sum(middle) - whole - sum(pairs)
     room = [min(middle[k], middle[k + 1]) for k in range(count - 1)]
-    return tuple(saved + rest * share / sum(room) for saved, share in zip(pairs, room, strict=True))
+    wanted = [saved + rest * share / sum(room) for saved, share in zip(pairs, room, strict=True)]
+    joined = [min(one, most) for one, most in zip(wanted, middle[1:], strict=True)]
+    slack = [most - one for one, most in zip(joined, middle[1:], strict=True)]
+    excess = min(sum(wanted) - sum(joined), sum(slack))
+    return tuple(one + excess * free / (sum(slack) or 1.0) for one, free in zip(joined, slack, strict=True))

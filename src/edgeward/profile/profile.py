@@ -3,18 +3,21 @@
     profile = load_profile(Path("resnet50.json"))
     profile.times["pi"].segment(0, 9)        # seconds of blocks 0 to 9 run as one piece
     profile = profile.merge(other)           # more devices
+    profile = profile.with_drops("int8+zstd", drops)    # what a packing was measured to lose at every boundary
 
 Profiles are plain JSON with a version.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from edgeward.errors import PlanError
+from edgeward.errors import PlanError, nearest
 from edgeward.graph.blockcost import BlockCost
+from edgeward.profile.packing import IDENTITY, PackingCosts, PackingTimes
 
 __all__ = ["FORMAT", "BlockCost", "DeviceTimes", "Profile"]
 
@@ -32,6 +35,7 @@ class DeviceTimes(_Value):
     joined: what is saved at each inner boundary when the blocks on both its sides run as one piece (a runtime that
     fuses across it, and one call instead of two); length blocks - 1, or empty for nothing.
     whole: seconds of the whole network as one piece, None when not measured. resident_bytes: measured memory.
+    packings: what packing the tensors of a hop takes here.
     """
 
     seconds: tuple[float, ...] = Field(min_length=1)
@@ -46,6 +50,7 @@ class DeviceTimes(_Value):
     resident_bytes: int | None = None
     machine: str = ""
     notes: tuple[str, ...] = ()
+    packings: dict[str, PackingTimes] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _lengths(self) -> Self:
@@ -57,6 +62,9 @@ class DeviceTimes(_Value):
                 raise ValueError(
                     f"{name!r} has {len(getattr(self, name))} values for {count} blocks, expected {length}"
                 )
+        for packing, times in self.packings.items():
+            if len(times.pack) != count + 1:
+                raise ValueError(f"{packing!r} has {len(times.pack)} times for {count} blocks, expected {count + 1}")
         for name, edge in (("low", self.low), ("high", self.high)):
             ordered = zip(edge, self.seconds, strict=True) if name == "low" else zip(self.seconds, edge, strict=True)
             if edge and any(below > above for below, above in ordered):
@@ -83,6 +91,7 @@ class Profile(_Value):
     """Costs of a network's blocks and times per device.
 
     fingerprint: hash of the network's structure and block boundaries; only profiles with equal ones merge.
+    packings: bytes and lost accuracy of every packing that was measured.
     """
 
     format: int = FORMAT
@@ -92,6 +101,7 @@ class Profile(_Value):
     input_shape: tuple[int, ...] = ()
     blocks: tuple[BlockCost, ...] = Field(min_length=1)
     times: dict[str, DeviceTimes] = Field(default_factory=dict)
+    packings: dict[str, PackingCosts] = Field(default_factory=dict)
     origin: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -103,14 +113,47 @@ class Profile(_Value):
                 raise ValueError(
                     f"device {device!r} has times of {len(times.seconds)} blocks, the model {len(self.blocks)}"
                 )
+        for name, costs in self.packings.items():
+            if name == IDENTITY:
+                raise ValueError(f"{IDENTITY!r} is always there and costs nothing; leave it out of 'packings'")
+            if len(costs.bytes) != len(self.blocks) + 1:
+                raise ValueError(
+                    f"packing {name!r} has {len(costs.bytes)} boundaries, the model {len(self.blocks) + 1}"
+                )
         return self
 
     def merge(self, other: Profile) -> Profile:
-        """Both profiles' devices; the other's times win where both have them. Raises PlanError for another network."""
+        """Both profiles' devices and packings; where both have them the other's win, except drops only this one knows.
+
+        Raises PlanError for another network.
+        """
         if other.fingerprint != self.fingerprint:
             mine, theirs = (f"{one.model!r} ({one.fingerprint[:8]})" for one in (self, other))
             raise PlanError(
                 f"profiles of {mine} and {theirs} are of different networks or cuts; "
                 "profile the same network with the same options on every device"
             )
-        return self.model_copy(update={"times": self.times | other.times})
+        both = {
+            name: self.packings[name].updated(costs) if name in self.packings else costs
+            for name, costs in other.packings.items()
+        }
+        return self.model_copy(update={"times": self.times | other.times, "packings": self.packings | both})
+
+    def with_drops(self, name: str, drops: Sequence[float | None]) -> Profile:
+        """The profile with measured losses of a packing, one per boundary 0 to n; None leaves what is known.
+
+        Raises PlanError when the packing was not profiled or there are not so many boundaries.
+        """
+        if name not in self.packings:
+            hint = nearest(name, self.packings) if self.packings else "none was profiled"
+            raise PlanError(f"no packing {name!r} in the profile of {self.model!r}; {hint}")
+        costs = self.packings[name]
+        if len(drops) != len(costs.bytes):
+            raise PlanError(f"{len(drops)} drops of {name!r} for {len(costs.bytes)} boundaries; give one per boundary")
+        try:
+            changed = costs.updated(PackingCosts(bytes=costs.bytes, drop=tuple(drops)))
+        except ValueError as error:
+            raise PlanError(
+                f"drops of {name!r}: each is None or from -1 to 1; one point of accuracy is 0.01"
+            ) from error
+        return self.model_copy(update={"packings": self.packings | {name: changed}})

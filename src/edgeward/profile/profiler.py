@@ -16,7 +16,8 @@ from pathlib import Path
 
 from edgeward.errors import ConfigError, StoreError
 from edgeward.graph.chain import Chain
-from edgeward.profile.backends import BACKENDS, Runner, prepare
+from edgeward.graph.stage import BACKENDS
+from edgeward.profile.backends import Runner, prepare
 from edgeward.profile.file import replace_text
 from edgeward.profile.measure import Samples, calibrate, pieces_of, run_round, summarise
 from edgeward.profile.profile import DeviceTimes, Profile

@@ -20,11 +20,12 @@ __all__ = ["cifar_resnet", "cifar_vgg16"]
 
 
 def _padded(inputs: int, outputs: int, stride: int) -> nn.Module:
-    """The way past a block that needs no weights (option A): every `stride`-th pixel, zeros for new channels."""
+    """The way past a block that needs no weights (option A): every `stride`-th pixel, zeros around its channels."""
     if stride == 1 and inputs == outputs:
         return nn.Identity()
+    before = (outputs - inputs) // 2
     # Six numbers reach past width and height to the channels.
-    return named(sample=nn.AvgPool2d(1, stride), pad=nn.ZeroPad3d((0, 0, 0, 0, 0, outputs - inputs)))
+    return named(sample=nn.AvgPool2d(1, stride), pad=nn.ZeroPad3d((0, 0, 0, 0, before, outputs - inputs - before)))
 
 
 def cifar_resnet(depth: int, classes: int = 10) -> nn.Sequential:

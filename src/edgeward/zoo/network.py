@@ -13,7 +13,7 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from edgeward.errors import ConfigError, MissingExtra, ModelError, nearest
 
-__all__ = ["Network", "example_of", "open_network"]
+__all__ = ["Network", "example_of", "network_of_recipe", "open_network"]
 
 LARGEST_CONFIG = 4 << 20
 _MAX_ELEMENTS = 1 << 30
@@ -31,12 +31,25 @@ _MAX_ELEMENTS = 1 << 30
 
 @dataclass(frozen=True)
 class Network:
-    """A module, its name, and the shape of one sample of its input; `tokens` when the input is token numbers."""
+    """A module, its name, and the shape of one sample of its input; `tokens` when the input is token numbers.
+
+    recipe: what `network_of_recipe` builds the same structure from on another machine; None for the user's own code.
+    """
 
     name: str
     module: nn.Module
     sample_shape: tuple[int, ...] | None
     tokens: int | None = None
+    recipe: Mapping[str, Any] | None = None
+
+
+def network_of_recipe(recipe: Mapping[str, Any]) -> nn.Module:
+    """The structure of {"reference": NAME} or {"config": ...}, weights random. Raises ConfigError or ModelError."""
+    if "reference" in recipe:
+        from edgeward.zoo.reference import build
+
+        return build(str(recipe["reference"]))
+    return _of_config(recipe.get("config"), "a network's config")
 
 
 def open_network(spec: str) -> Network:
@@ -54,7 +67,7 @@ def open_network(spec: str) -> Network:
     from edgeward.zoo.reference import REFERENCES, build
 
     if spec in REFERENCES:
-        return Network(spec, build(spec), REFERENCES[spec].input_shape)
+        return Network(spec, build(spec), REFERENCES[spec].input_shape, recipe={"reference": spec})
     if colon:
         raise ConfigError(
             f"{spec} is an import path, and importing it would run code outside your own file; "
@@ -108,9 +121,23 @@ def _from_config(path: Path) -> Network:
         raise ModelError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
         raise ModelError(f"{path} is not JSON: {error}") from error
+    module = _of_config(record, str(path))
+    config: Any = module.config
+    if (path.parent / "model.safetensors").is_file():
+        _load_weights(module, path.parent / "model.safetensors")
+    recipe = {"config": record}
+    size = getattr(config, "image_size", None)
+    vocabulary = getattr(config, "vocab_size", None)
+    if size is not None:
+        sample = (getattr(config, "num_channels", 3), size, size)
+        return Network(str(record["model_type"]), module, sample, recipe=recipe)
+    return Network(str(record["model_type"]), module, None if vocabulary is None else (32,), vocabulary, recipe)
+
+
+def _of_config(record: Any, where: str) -> nn.Module:
     architectures = record.get("architectures") if isinstance(record, dict) else None
     if not architectures or not record.get("model_type"):
-        raise ModelError(f"{path} names no 'model_type' and 'architectures'; a transformers config.json does")
+        raise ModelError(f"{where} names no 'model_type' and 'architectures'; a transformers config.json does")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when transformers is imported; nothing is fetched at run time
     try:
         import transformers
@@ -119,7 +146,7 @@ def _from_config(path: Path) -> Network:
     known = getattr(transformers, str(architectures[0]), None)
     if not (isinstance(known, type) and issubclass(known, transformers.PreTrainedModel)):
         raise ModelError(
-            f"{path}: this transformers ({transformers.__version__}) has no architecture {architectures[0]!r}"
+            f"{where}: this transformers ({transformers.__version__}) has no architecture {architectures[0]!r}"
         )
     try:
         assert known.config_class is not None
@@ -129,14 +156,8 @@ def _from_config(path: Path) -> Network:
             torch.manual_seed(0)
             module = known(config)
     except Exception as error:  # configs fail in as many ways as there are architectures
-        raise ModelError(f"{path}: {architectures[0]} cannot be built: {type(error).__name__}: {error}") from error
-    if (path.parent / "model.safetensors").is_file():
-        _load_weights(module, path.parent / "model.safetensors")
-    size = getattr(config, "image_size", None)
-    vocabulary = getattr(config, "vocab_size", None)
-    if size is not None:
-        return Network(str(record["model_type"]), module, (getattr(config, "num_channels", 3), size, size))
-    return Network(str(record["model_type"]), module, None if vocabulary is None else (32,), vocabulary)
+        raise ModelError(f"{where}: {architectures[0]} cannot be built: {type(error).__name__}: {error}") from error
+    return module
 
 
 def _load_weights(module: nn.Module, file: Path) -> None:

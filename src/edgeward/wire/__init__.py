@@ -1,0 +1,1 @@
+"""What travels between devices and who works there: messages, codecs, transports, hosts."""
