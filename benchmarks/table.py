@@ -49,6 +49,20 @@ README_ROWS = {
         "emulated.onnxruntime.median_error_flops": "the same with times in proportion to multiply-accumulates, ONNX Runtime",
         "resnet50.cut_seconds": "tracing, cutting and checking ResNet-50",
     },
+    "split": {
+        "golden.scissionlite": "rows of ScissionLite's published query that come out, to four decimals",
+        "wire.round_trip_ms": "1 MiB to another process and back over Zenoh",
+        "codec.int8.encode_gb_s": "int8, gigabytes of float32 encoded per second on one thread",
+        "codec.int8.decode_gb_s": "the same, decoded",
+        "codec.int4+zero+zstd.bytes": "bytes of a map behind a ReLU with 4 bits, zeros left out, zstd / float32",
+        "run.median_error": "predicted against measured latency, real nodes over TLS on slowed devices and thin links",
+        "run.stream_over_bound": "results per second / what the slowest stage or link allows",
+        "run.gap_after_kill": "longest wait for a result after `kill -9` of the edge's node",
+        "run.lost_after_kill": "results lost, repeated or out of order then",
+        "curve.5.best": "latency without / with transfer layer at 5 Mbit/s, each at its best cut",
+        "curve.5.local": "device alone / with transfer layer, the same",
+        "curve.5.joint": "the joint planner's choice / the best of all rows, the same",
+    },
 }
 
 

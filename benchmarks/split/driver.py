@@ -37,7 +37,6 @@ class Driver:
         size = tuple(self.network.chain.example_inputs[0].shape)
         self.image = np.load(settings["image"]).astype(np.float32).reshape(size)
         self.deployment: Deployment | None = None
-        self.ways: dict[str, Any] = {}
 
     def crew(self) -> CrewOptions:
         return CrewOptions(
@@ -50,12 +49,11 @@ class Driver:
         if self.deployment is not None:
             self.deployment.close()
         self.notes: list[str] = []
-        options = PilotOptions(adapt=adapt, standby=adapt, note=self.notes.append, probe=1e9)
+        options = PilotOptions(adapt=adapt, standby=adapt, note=self.notes.append, probe=1e9, depth=12)
         self.deployment = Deployment(
             Plan.model_validate(plan), self.network, fleet=self.fleet, profile=self.profile if adapt else None,
             crew=self.crew(), pilot=options,
         )  # fmt: skip
-        self.ways = {}
         return {}
 
     def links(self) -> dict[str, Any]:
@@ -69,13 +67,15 @@ class Driver:
             }
         return found
 
+    def prepare(self, plan: dict[str, Any]) -> dict[str, Any]:
+        assert self.deployment is not None
+        self.deployment.prepare(Plan.model_validate(plan))
+        return {}
+
     def run(self, plan: dict[str, Any], times: int) -> dict[str, Any]:
         """Latencies of requests one after another under a plan."""
         assert self.deployment is not None
-        key = json.dumps(plan, sort_keys=True)
-        if key not in self.ways:
-            self.ways[key] = self.deployment.prepare(Plan.model_validate(plan))
-        self.deployment.adopt(self.ways[key])
+        self.deployment.switch(Plan.model_validate(plan))
         taken, steps = [], []
         for _ in range(times):
             result = self.deployment.run(self.image)
@@ -88,7 +88,7 @@ class Driver:
     def stream(self, plan: dict[str, Any], count: int) -> dict[str, Any]:
         """Seconds between the results of a stream, after the first few."""
         assert self.deployment is not None
-        self.deployment.adopt(self.deployment.prepare(Plan.model_validate(plan)))
+        self.deployment.switch(Plan.model_validate(plan))
         moments = []
         for result in self.deployment.stream(self.image for _ in range(count)):
             moments.append(time.monotonic())
@@ -98,6 +98,9 @@ class Driver:
     def kill(self, pid: int, before: int, after: int) -> dict[str, Any]:
         """Results while the process of a node is killed after some of them."""
         assert self.deployment is not None
+        deadline = time.monotonic() + 120
+        while not self.deployment.pilot.standby_ready and time.monotonic() < deadline:
+            time.sleep(0.1)
         moments: list[float] = []
         indices: list[int] = []
         struck: list[float] = []
@@ -114,6 +117,7 @@ class Driver:
             indices.append(result.index)
         start = struck[0]
         later = [moment for moment in moments if moment > start]
+        time.sleep(0.1)
         return {
             "gap": max(b - a for a, b in zip([start, *later], later)),  # noqa: B905
             "lost": before + after - len(set(indices)),

@@ -99,10 +99,23 @@ class Emulation:
             raise RuntimeError(f"the driver ended with code {self.driver.wait()}")
         return json.loads(line)
 
+    def deploy(self, plans: list[Plan]) -> None:
+        """Have the stages of all plans in place, over wide links: what a deployment sends is not what is measured."""
+        self.set_links(1e9)
+        for plan in plans:
+            self.ask("prepare", plan=plan.model_dump(mode="json"))
+        self.set_links(None)
+
+    def set_links(self, bandwidth: float | None) -> None:
+        """All links at a bandwidth, or at the fleet's own."""
+        for link in self.fleet.links:
+            for source, target in (link.ends, link.ends[::-1]):
+                self.emulated.set_bandwidth(source, target, bandwidth or link.bandwidth)
+
     def measured_fleet(self) -> Fleet:
         """The fleet with what messages really get of its links: rate and cost of each, beside headers and encryption."""
         fleet, source = self.fleet, self.names[0]
-        shares = []
+        shares: list[float] = []
         for name, seconds in self.ask("links").items():
             small, large = (seconds[str(size)] for size in (16_384, 262_144))
             rate = 8 * (262_144 - 16_384) / (large - small)

@@ -23,14 +23,14 @@ def sparse_map(data: Path | None) -> tuple[np.ndarray[Any, np.dtype[np.float32]]
 def trained(data: Path | None) -> tuple[torch.nn.Module, torch.Tensor, str]:
     import cv2
 
+    from edgeward.split.pretrained import load_pretrained
     from edgeward.zoo.reference import build
 
     if data is None:
         generator = torch.Generator().manual_seed(0)
         return build("vgg16"), torch.rand(1, 3, 224, 224, generator=generator), "VGG-16 (random weights) on noise"
     network = build("cifar-resnet56")
-    state = torch.load(data / "cifar10" / "resnet56-4bfd9763.th", map_location="cpu", weights_only=True)["state_dict"]
-    network.load_state_dict({name.removeprefix("module."): value for name, value in state.items()})
+    load_pretrained(network, data / "cifar10" / "resnet56-4bfd9763.th")
     read = cv2.VideoCapture(str(data / "video" / "vtest.avi")).read()[1]
     crop = cv2.resize(read, (512, 384), interpolation=cv2.INTER_AREA)[..., ::-1] / 255.0
     normal = (crop - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])

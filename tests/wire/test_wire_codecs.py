@@ -65,6 +65,15 @@ def test_other_floats_and_layouts_keep_type_and_bound(name, dtype):
     assert float(np.abs(found.astype(np.float64) - array).max()) <= codec.error_bound(array) + 1e-12
 
 
+@pytest.mark.parametrize("name", [*NAMES, "int8+stochastic", "uint8"])
+def test_arrays_that_may_not_be_written_to_are_encoded_and_stay_as_they_are(name):
+    array = np.clip(relu((1, 4, 8, 8)), 0, 1)
+    frozen = array.copy()
+    frozen.flags.writeable = False
+    assert parse_codec(name).encode(frozen) == parse_codec(name).encode(array)
+    np.testing.assert_array_equal(frozen, array)
+
+
 @pytest.mark.parametrize(
     ("name", "codes", "values"),
     [
@@ -136,7 +145,8 @@ def test_channels_of_different_size_do_not_disturb_each_other():
         name: np.abs(parse_codec(name).decode(parse_codec(name).encode(array)) - array).max(axis=(0, 2, 3))
         for name in ("int8", "int8c")
     }
-    assert errors["int8c"][0] < errors["int8"][0] / 1000
+    assert errors["int8"][0] == np.abs(array[:, 0]).max()  # below half a step of the largest channel: all of it is zero
+    assert errors["int8c"][0] < errors["int8"][0] / 200
     assert errors["int8c"][2] <= errors["int8"][2] * 1.01
 
 

@@ -25,6 +25,7 @@ from edgeward.split.network import SplitNetwork
 from edgeward.wire.channel import Tls
 from edgeward.wire.hosts import Host, LocalHost, WorkerHost
 from edgeward.wire.messages import Message, TensorPart
+from edgeward.wire.package import Package
 from edgeward.wire.remote import Exchange
 from edgeward.wire.server import StageServer
 
@@ -146,16 +147,19 @@ class Crew:
         """Have every stage of a plan where it will run; the stages' names. Raises HostError or EdgewardError."""
         self.wait_for(frozenset(stage.device for stage in plan.stages))
         names: list[str] = []
-        answers: list[tuple[str, str, Future[Message]]] = []
+        answers: list[tuple[str, Package, Future[Message]]] = []
         for stage in plan.stages:
             package = network.package(stage.first, stage.last, self.devices[stage.device].backend)
             names.append(package.stage_id)
             host = self[stage.device]
             if package.stage_id not in self._held[stage.device]:
-                answers.append((stage.device, package.stage_id, host.run(package.to_message())))
-        for device, stage_id, future in answers:
-            self._checked(device, future)
-            self._held[device].add(stage_id)
+                answers.append((stage.device, package, host.run(package.to_message())))
+        for device, package, future in answers:
+            link = self.fleet.link(self.fleet.source, device)
+            # Whole networks take minutes on thin links; three times the link's own figure is late.
+            sending = 3 * link.seconds(len(package.payload)) if link is not None and device in self.remote else 0.0
+            self._checked(device, future, sending)
+            self._held[device].add(package.stage_id)
         for device in {stage.device for stage in plan.stages}:
             self.synchronise(device)
         return tuple(names)
@@ -195,11 +199,12 @@ class Crew:
         # What was deployed is gone with the process, and a new process may have come under the same name.
         self._held.get(name, set()).clear()
 
-    def _checked(self, name: str, future: Future[Message]) -> Message:
+    def _checked(self, name: str, future: Future[Message], more: float = 0.0) -> Message:
+        patience = self.options.patience + more
         try:
-            answer = future.result(self.options.patience)
+            answer = future.result(patience)
         except TimeoutError as error:
-            raise HostError(f"host {name!r} gave no answer within {self.options.patience:g} s") from error
+            raise HostError(f"host {name!r} gave no answer within {patience:.3g} s") from error
         if answer.kind == "error":
             raise HostError(f"host {name!r}: {answer.meta.get('message')}")
         return answer

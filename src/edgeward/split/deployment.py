@@ -155,6 +155,12 @@ class Deployment:
         with self._lock:
             self._way = way
 
+    def switch(self, plan: Plan) -> None:
+        """Run new requests under another plan from now on, and come back to it whenever that is possible."""
+        way = self.prepare(plan)
+        self.pilot.origin = plan
+        self.adopt(way)
+
     def overdue(self, seconds: float) -> list[int]:
         """Indices of requests that have been under way for so long."""
         now = time.monotonic()

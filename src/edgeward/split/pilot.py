@@ -100,6 +100,11 @@ class Pilot:
         self._thread = threading.Thread(target=self._run, name="pilot", daemon=True)
         self._thread.start()
 
+    @property
+    def standby_ready(self) -> bool:
+        """Whether the whole network is loaded on the source, so that a death costs no time to load it."""
+        return self._standby is not None
+
     def failed(self, index: int, reason: str) -> None:
         """A request failed under way, for this reason; it will run again. From any thread."""
         with self._condition:

@@ -18,6 +18,7 @@ must carry 64 KiB within a lease (350 kbit/s with 1.5 s), or it counts as dead; 
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ import zenoh
 
 from edgeward.errors import HostError, WireError
 from edgeward.units import format_bytes
+from edgeward.wire.chunks import Assembler, pieces
 from edgeward.wire.endpoints import Endpoint, Tls
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_BYTES", "Channel", "Tls"]
 
-MAX_BYTES = (256 << 20) + (64 << 10)  # a message of the default limits, and some room
+MAX_BYTES = (1 << 30) + (64 << 10)  # whole networks travel, and some room
 _ALIVE = "edgeward/alive/"
 _NAME = re.compile(r"[^\s/*$?#]{1,64}")
 
@@ -81,6 +83,7 @@ class Channel:
         except zenoh.ZError as error:
             raise HostError(_why(error, here, there, tls)) from error
         self._publishers: dict[str, Any] = {}
+        self._sender, self._number = os.urandom(16), 0
         self._tokens: dict[str, Any] = {}  # a token that is not held is withdrawn
         self._lock = threading.Lock()
 
@@ -94,9 +97,14 @@ class Channel:
         if size > MAX_BYTES:
             raise WireError(f"{format_bytes(size)} for {key!r}; a channel carries at most {format_bytes(MAX_BYTES)}")
         payload = buffers[0] if len(buffers) == 1 and isinstance(buffers[0], bytes) else b"".join(buffers)
+        with self._lock:
+            self._number += 1
+            number = self._number
         publisher = self._publisher(key)
         try:
-            publisher.put(payload)
+            for label, piece in pieces(memoryview(payload), self._sender, number):
+                # A put that takes longer than its patience ends the connection: pieces keep each of them short.
+                publisher.put(bytes(piece) if label else payload, attachment=label or None)
         except zenoh.ZError as error:
             raise HostError(f"nothing can be sent to {key!r}: {_reason(error)}") from error
 
@@ -108,7 +116,7 @@ class Channel:
         except zenoh.ZError as error:
             raise HostError(f"the listeners of {key!r} are unknown: {_reason(error)}") from error
 
-    def subscribe(self, key: str, handler: Callable[[bytes], None]) -> None:
+    def subscribe(self, key: str, handler: Callable[[bytes | memoryview], None]) -> None:
         """Call `handler` with what others publish to a key ("*" stands for one part, "**" for any number).
 
         Calls come one after the other in order of sending, from a thread of this subscription; the handler may
@@ -116,8 +124,16 @@ class Channel:
         Raises HostError for a malformed key or a closed channel.
         """
 
+        assembler = Assembler(MAX_BYTES)
+
         def deliver(sample: Any) -> None:
-            handler(sample.payload.to_bytes())
+            label = sample.attachment.to_bytes() if sample.attachment is not None else b""
+            try:
+                whole = assembler.add(label, sample.payload.to_bytes())
+            except WireError:
+                return  # like any other loss: whoever awaits an answer notices that there is none
+            if whole is not None:
+                handler(whole)
 
         try:
             self._session.declare_subscriber(key, deliver, allowed_origin=zenoh.Locality.REMOTE)
@@ -210,7 +226,7 @@ def _configuration(listen: Endpoint | None, connect: Sequence[Endpoint], tls: Tl
         "scouting/gossip/enabled": False,
         "transport/shared_memory/enabled": False,
         "transport/link/protocols": ["tls" if secure else "tcp"],
-        "transport/link/rx/max_message_size": MAX_BYTES + (64 << 10),
+        "transport/link/rx/max_message_size": 4 << 20,  # pieces are far shorter
         # With two batches of 64 KiB, the default, both ends wait for each other: 1 MiB takes 1.5 times longer.
         "transport/link/tx/queue/size/data": 16,
     }

@@ -78,9 +78,15 @@ class Exchange:
         self._watchers.append(handler)
 
     def begin(self, order: Message, hosts: frozenset[str]) -> tuple[Message, Future[Message]]:
-        """Number an order and wait for its answer; it fails when one of the hosts goes."""
+        """Number an order and wait for its answer; it fails when one of the hosts goes, or is not there at all.
+
+        Raises HostError then.
+        """
         future: Future[Message] = Future()
         with self._changed:
+            for name in sorted(hosts - self._present):
+                where = self.endpoints.get(name, "an unknown place")
+                raise HostError(f"host {name!r} at {where} is not there; start it or wait")
             number = next(self._numbers)
             self._waiting[number] = _Waiting(future, hosts)
         return replace(order, sequence=number, meta={**order.meta, "sender": self.sender}), future
@@ -157,14 +163,14 @@ class RemoteHost(Host):
         return self.exchange.present(self.name)
 
     def run(self, order: Message) -> Future[Message]:
-        if not self.alive:
-            future: Future[Message] = Future()
-            where = self.exchange.endpoints[self.name]
-            future.set_exception(HostError(f"host {self.name!r} at {where} is not there; start it or wait"))
-            return future
         route = order.meta.get("route", ())
         hosts = frozenset({self.name, *(str(one.get("host")) for one in route)})
-        numbered, future = self.exchange.begin(order, hosts)
+        try:
+            numbered, future = self.exchange.begin(order, hosts)
+        except HostError as error:
+            future = Future()
+            future.set_exception(error)
+            return future
         self._outbox.put(numbered)
         return future
 

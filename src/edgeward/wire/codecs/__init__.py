@@ -15,10 +15,12 @@ import re
 
 from edgeward.errors import ConfigError, WireError, nearest
 from edgeward.wire.codecs.base import MAX_BYTES, Array, Codec, read_head
-from edgeward.wire.codecs.quantise import Affine, ChannelAffine, Halves, Quantiser, Rounding
+from edgeward.wire.codecs.feedback import ErrorFeedback
+from edgeward.wire.codecs.figures import CodecFigures, measure_codec, worth_it
+from edgeward.wire.codecs.quantise import Affine, ChannelAffine, Halves, Quantiser, Rounding, Whole
 from edgeward.wire.codecs.staged import Staged
 
-__all__ = ["CODECS", "Codec", "decode_any", "parse_codec"]
+__all__ = ["CODECS", "Codec", "CodecFigures", "ErrorFeedback", "decode_any", "measure_codec", "parse_codec", "worth_it"]
 
 CODECS = {
     "identity": "values as they are",
@@ -48,6 +50,8 @@ def parse_codec(text: str) -> Codec:
     if len(text) > _LONGEST:
         raise ConfigError(f"codec {text[:_LONGEST]!r}... is longer than any; known: {', '.join(CODECS)}")
     base, *stages = text.split("+")
+    if len(set(stages)) < len(stages):
+        raise ConfigError(f"codec {text!r} names a stage twice; name each of {', '.join(_STAGES)} once at most")
     for stage in stages:
         if stage not in _STAGES:
             raise ConfigError(f"codec {text!r}: there is no stage {stage!r}; {nearest(stage, _STAGES)}")
@@ -59,24 +63,20 @@ def parse_codec(text: str) -> Codec:
         return PixelCodec() if base == "uint8" else ImageCodec(base)
     stochastic = "stochastic" in stages
     quantiser = _quantiser(base, Rounding(stochastic))
-    if stochastic and (quantiser is None or isinstance(quantiser, Halves)):
+    if stochastic and isinstance(quantiser, Whole | Halves):
         raise ConfigError(f"codec {text!r}: {base!r} does not round by chance; leave '+stochastic' out")
-    if "zero" in stages and base.endswith("c"):
-        raise ConfigError(
-            f"codec {text!r}: {base!r} keeps channels apart and cannot leave zeros out; use {base[:-1]!r}"
-        )
     suffix = "+stochastic" if stochastic else ""
     return Staged(quantiser, zero="zero" in stages, squeeze="zstd" in stages, suffix=suffix)
 
 
-def _quantiser(base: str, rounding: Rounding) -> Quantiser | None:
+def _quantiser(base: str, rounding: Rounding) -> Quantiser:
     match = _FLOAT.fullmatch(base)
     if match is not None and base.partition("@")[0] in CODECS:
         from edgeward.wire.codecs.floats import SharedFloat
 
         return SharedFloat(int(match[2]), int(match[3]), int(match[4] or 0), rounding)
     if base == "identity":
-        return None
+        return Whole()
     if base in ("fp16", "bf16"):
         return Halves(base)
     if base in ("int8", "int4"):
@@ -93,7 +93,7 @@ def _known(name: str) -> Codec:
 
 def decode_any(data: bytes | memoryview, max_bytes: int = MAX_BYTES) -> Array:
     """The array of a blob of any codec, at most `max_bytes` large. Raises WireError when there is none."""
-    head, _ = read_head(memoryview(data).cast("B"), max_bytes)
+    head, _ = read_head(data, max_bytes)
     try:
         codec = _known(head.name)
     except ConfigError as error:

@@ -35,7 +35,7 @@ RAW, ZERO, SQUEEZED = 1, 2, 4
 _MAGIC = b"EC"
 _VERSION = 1
 _FIXED = struct.Struct("<2sBBBBBQ")
-_DTYPES = ["|b1", "|u1", "|i1", "<u2", "<i2", "<f2", "<u4", "<i4", "<f4", "<u8", "<i8", "<f8", "<c8"]
+_DTYPES = ["|b1", "|u1", "|i1", "<u2", "<i2", "<f2", "<u4", "<i4", "<f4", "<u8", "<i8", "<f8", "<c8", "<c16"]
 _MAX_DIMENSIONS = 32
 
 
@@ -56,7 +56,11 @@ class Head:
 
 
 def write_head(head: Head) -> bytes:
-    """The head as bytes. Raises WireError for a type that has no place in it."""
+    """The head as bytes. Raises WireError for a type or a number of dimensions that has no place in it."""
+    if len(head.shape) > _MAX_DIMENSIONS:
+        raise WireError(
+            f"arrays of {len(head.shape)} dimensions cannot be encoded; at most {_MAX_DIMENSIONS}, reshape them"
+        )
     try:
         kind = _DTYPES.index(head.dtype.str)
     except ValueError as error:
@@ -66,8 +70,12 @@ def write_head(head: Head) -> bytes:
     return fixed + name + struct.pack(f"<{len(head.shape)}Q", *head.shape)
 
 
-def read_head(data: memoryview, max_bytes: int) -> tuple[Head, memoryview]:
+def read_head(blob: bytes | memoryview, max_bytes: int) -> tuple[Head, memoryview]:
     """The head, and what comes after it. Raises WireError for other bytes and for an array above `max_bytes`."""
+    try:
+        data = memoryview(blob).cast("B")
+    except TypeError as error:
+        raise WireError(f"a {type(blob).__name__} is no encoded tensor; pass the bytes that encode gave") from error
     if data.nbytes < _FIXED.size:
         raise WireError(f"{data.nbytes} bytes are no encoded tensor; its head alone has {_FIXED.size}")
     magic, version, flags, name_bytes, kind, dimensions, body_bytes = _FIXED.unpack_from(data)
@@ -78,12 +86,15 @@ def read_head(data: memoryview, max_bytes: int) -> tuple[Head, memoryview]:
             f"the tensor is of codec version {version}, this edgeward reads {_VERSION}; upgrade the older host"
         )
     end = _FIXED.size + name_bytes + 8 * dimensions
-    if kind >= len(_DTYPES) or dimensions > _MAX_DIMENSIONS or data.nbytes < end:
+    if flags > RAW | ZERO | SQUEEZED or kind >= len(_DTYPES) or dimensions > _MAX_DIMENSIONS or data.nbytes < end:
         raise WireError("the head of an encoded tensor is damaged; it must be sent again")
     name = bytes(data[_FIXED.size : _FIXED.size + name_bytes])
     shape = struct.unpack_from(f"<{dimensions}Q", data, _FIXED.size + name_bytes)
     dtype = np.dtype(_DTYPES[kind])
     size = math.prod(shape) * dtype.itemsize
+    # An array without values may still claim dimensions that NumPy cannot count.
+    if math.prod(side for side in shape if side) * dtype.itemsize > np.iinfo(np.intp).max:
+        raise WireError(f"no tensor has the shape {list(shape)}; it is damaged and must be sent again")
     if size > max_bytes or body_bytes > 2 * size + (1 << 16):
         raise WireError(f"a tensor of {format_bytes(size)} is announced; at most {format_bytes(max_bytes)} are allowed")
     return Head(name.decode("ascii", "replace"), flags, dtype, shape, body_bytes), data[end:]

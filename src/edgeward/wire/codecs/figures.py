@@ -13,6 +13,7 @@ from statistics import median
 
 import numpy as np
 
+from edgeward.errors import ConfigError
 from edgeward.wire.codecs.base import Array, Codec
 
 __all__ = ["CodecFigures", "measure_codec", "worth_it"]
@@ -31,14 +32,17 @@ class CodecFigures:
 
 
 def measure_codec(codec: Codec, array: Array, repeats: int = 5) -> CodecFigures:
-    """Encode and decode an array `repeats` times, after once for warmth."""
+    """Encode and decode an array `repeats` times, once before for warmth. Raises ConfigError for fewer than 1."""
+    if repeats < 1:
+        raise ConfigError(f"{repeats} repeats measure nothing; use at least 1")
     blob = codec.encode(array)
     found = codec.decode(blob, array.nbytes)
     encoding = _timed(lambda: codec.encode(array), repeats)
     decoding = _timed(lambda: codec.decode(blob, array.nbytes), repeats)
     error = 0.0
-    if array.dtype.kind == "f" and array.size:
-        error = float(np.abs(found.astype(np.float64) - array).max())
+    if array.dtype.kind == "f":
+        finite = np.isfinite(array)  # the others come back as they were
+        error = float(np.max(np.abs(found[finite].astype(np.float64) - array[finite]), initial=0.0))
     return CodecFigures(array.nbytes, len(blob), encoding, decoding, codec.error_bound(array), error)
 
 
@@ -52,6 +56,8 @@ def _timed(call: Callable[[], object], repeats: int) -> float:
 
 
 def worth_it(figures: CodecFigures, bits_per_second: float) -> bool:
-    """Whether the saved bytes take longer on the link than the coding does."""
+    """Whether the saved bytes take longer on the link than the coding. Raises ConfigError for a rate not above 0."""
+    if not bits_per_second > 0:
+        raise ConfigError(f"a link of {bits_per_second} bits per second carries nothing; use a rate above 0")
     saved = 8 * (figures.raw_bytes - figures.encoded_bytes) / bits_per_second
     return saved > figures.encode_seconds + figures.decode_seconds

@@ -1,6 +1,6 @@
 """Floats of 8, 6 or 4 bits with one shared exponent, after AccEPT (arXiv 2311.05827).
 
-    body = SharedFloat(4, 3).pack(values)       # sign, 4 exponent bits, 3 mantissa bits
+    exponents, codes = SharedFloat(4, 3, 0, Rounding()).codes(values)   # sign, 4 exponent bits, 3 mantissa bits
 
 With e_max the largest exponent after rounding, a code holds sign, exponent - lowest + 1 and mantissa, where lowest is
 e_max - 2^E + 2; what lies below becomes zero. The bit layout is our own: the paper's is not published.
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeward.wire.codecs.base import Floats
-from edgeward.wire.codecs.quantise import Quantiser, Rounding, extent, halved, taken
+from edgeward.wire.codecs.quantise import Codes, Quantiser, Rounding, extent
 
 __all__ = ["SharedFloat"]
 
@@ -28,8 +28,8 @@ class SharedFloat(Quantiser):
         self.name = f"float{self.bits}-e{exponent}m{mantissa}" + (f"@{block}" if block else "")
         self._rounding = rounding
 
-    def pack(self, values: Floats) -> bytes | None:
-        from edgeward.wire.codecs.kernels import block_peaks, float_codes, packed6
+    def codes(self, values: Floats) -> tuple[bytes, Codes] | None:
+        from edgeward.wire.codecs.kernels import block_peaks, float_codes
 
         bits = values.view(np.uint32)
         shift = 23 - self.mantissa
@@ -48,37 +48,21 @@ class SharedFloat(Quantiser):
         if int(peaks.max()) >= _INFINITE:
             return None
         codes = float_codes(bits, np.uint32(half), self.exponent, self.mantissa, self._bases(peaks), block)
-        if self.bits == 6:
-            codes = packed6(np.append(codes, np.zeros(-codes.size % 4, np.uint8)))
-        elif self.bits == 4:
-            codes = halved(codes)
-        body: bytes = peaks.astype(np.uint8).tobytes() + codes.tobytes()
-        return body
+        return peaks.astype(np.uint8).tobytes(), codes
 
     def _bases(self, peaks: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
         """Lowest exponent - 1 of every block; exponent 0 holds zeros and what is too small to matter."""
         lowest = np.maximum(peaks - (1 << self.exponent) + 2, 1)
         return np.ascontiguousarray(lowest - 1, np.int32)
 
-    def unpack(self, body: memoryview, count: int) -> Floats:
-        blocks = self._blocks(count)
-        bases = self._bases(np.frombuffer(body[:blocks], np.uint8).astype(np.int32))
-        if self.bits == 6:
-            from edgeward.wire.codecs.kernels import unpacked6
+    def values(self, parameters: memoryview, codes: Codes) -> Floats:
+        bases = self._bases(np.frombuffer(parameters, np.uint8).astype(np.int32))
+        table = self._table(int(bases.max()))
+        from edgeward.wire.codecs.kernels import scaled
 
-            packed = unpacked6(np.frombuffer(body[blocks:], np.uint8).copy())
-        else:
-            packed = np.frombuffer(body[blocks:], np.uint8)
-        if blocks == 1:
-            return taken(self._table(int(bases[0])), packed.data, 4 if self.bits == 4 else 8, count)[:count]
-        if self.bits == 4:
-            packed = np.stack([packed & 15, packed >> 4], axis=1).ravel()
         # One table for all blocks: their exponents differ by a power of two, which multiplies exactly.
-        scales = np.ldexp(np.float64(1), bases - int(bases.max()))
-        found = np.take(self._table(int(bases.max())), packed[:count], mode="clip").astype(np.float64)
-        found *= np.repeat(scales, self.block)[:count]
-        scaled: Floats = found.astype(np.float32)
-        return scaled
+        found: Floats = scaled(codes, table, np.ldexp(1.0, bases - int(bases.max())), self.block or codes.size)
+        return found
 
     def _table(self, base: int) -> Floats:
         codes = np.arange(1 << self.bits)
@@ -90,11 +74,8 @@ class SharedFloat(Quantiser):
             table: Floats = np.where(codes >> (self.bits - 1), -values, values).astype(np.float32)
         return table
 
-    def _blocks(self, count: int) -> int:
+    def parameter_bytes(self, count: int) -> int:
         return -(-count // self.block) if self.block else 1
-
-    def size(self, count: int) -> int:
-        return self._blocks(count) + (-(-count // 4) * 3 if self.bits == 6 else -(-count * self.bits // 8))
 
     def bound(self, values: Floats) -> float:
         most = extent(values)

@@ -1,7 +1,7 @@
 """Inner loops of the codecs, compiled when they are first used.
 
-    codes = quantised(values, low, 255 / (high - low))       # uint8
-    codes = float_codes(values.view(np.uint32), round_up, mantissa, exponent, lowest)
+    codes = quantised(values, low, 0, scale, scale, 255)     # uint8, scale = 255 / (high - low)
+    codes = float_codes(values.view(np.uint32), half, exponent, mantissa, bases, block)
 
 Plain loops over flat arrays, which numba turns into vector instructions; compiled code is kept on disk.
 """
@@ -14,18 +14,36 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-__all__ = ["block_peaks", "float_codes", "packed6", "quantised", "unpacked6", "with_zeros", "without_zeros"]
+__all__ = [
+    "block_peaks",
+    "float_codes",
+    "packed6",
+    "quantised",
+    "scaled",
+    "unpacked4",
+    "unpacked6",
+    "with_zeros",
+    "without_zeros",
+]
 
 Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.uint32]
 
 
-@njit("u1[::1](f4[::1], f8, f8)", cache=True, nogil=True)
-def quantised(values: Any, low: float, scale: float) -> Any:  # pragma: no cover (runs compiled)
-    """(value - low) * scale to the nearest whole number, as bytes; the caller sees to it that these are 0 to 255."""
+@njit("u1[::1](f4[::1], f8, i8, f8, f8, i8)", cache=True, nogil=True)
+def quantised(  # pragma: no cover (runs compiled)
+    values: Any, origin: float, steps: int, below: float, above: float, mask: int
+) -> Any:
+    """Steps from the origin to the nearest whole number, of a size for each of its sides, modulo mask + 1.
+
+    steps: how many lie below the origin. below, above: steps per unit.
+    """
     codes = np.empty(values.size, np.uint8)
+    offset, base, cut = np.float64(steps) + 0.5, np.int32(steps), np.int32(mask)
     for index in range(values.size):
-        codes[index] = np.uint8(np.int32((np.float64(values[index]) - low) * scale + 0.5))
+        distance = np.float64(values[index]) - origin
+        scale = above if distance > 0 else below
+        codes[index] = np.uint8((np.int32(distance * scale + offset) - base) & cut)
     return codes
 
 
@@ -38,13 +56,28 @@ def float_codes(  # pragma: no cover (runs compiled)
     shift, floor = 23 - mantissa, 1 << mantissa
     for number in range(bases.size):
         base = bases[number] << mantissa
-        for index in range(number * block, min((number + 1) * block, bits.size)):
-            rounded = np.int32((bits[index] & np.uint32(0x7FFFFFFF)) + half)
+        # Slices count from 0, which spares the check for negative indices and lets the loop be vectorised.
+        part = bits[number * block : (number + 1) * block]
+        written = codes[number * block : (number + 1) * block]
+        for index in range(part.size):
+            rounded = np.int32((part[index] & np.uint32(0x7FFFFFFF)) + half)
             code = (rounded >> shift) - base
             code = code if code >= floor else 0
-            sign = np.int32(bits[index] >> np.uint32(31)) << (exponent + mantissa)
-            codes[index] = np.uint8(code | sign)
+            sign = np.int32(part[index] >> np.uint32(31)) << (exponent + mantissa)
+            written[index] = np.uint8(code | sign)
     return codes
+
+
+@njit("f4[::1](u1[::1], f4[::1], f8[::1], i8)", cache=True, nogil=True)
+def scaled(codes: Any, table: Any, scales: Any, block: int) -> Any:  # pragma: no cover (runs compiled)
+    """The table's values at the codes, times the scale of their block."""
+    values = np.empty(codes.size, np.float32)
+    for number in range(scales.size):
+        part = codes[number * block : (number + 1) * block]
+        written = values[number * block : (number + 1) * block]
+        for index in range(part.size):
+            written[index] = np.float32(table[part[index]] * scales[number])
+    return values
 
 
 @njit("u4[::1](u4[::1], i8)", cache=True, nogil=True)
@@ -54,8 +87,9 @@ def block_peaks(bits: Any, block: int) -> Any:  # pragma: no cover (runs compile
     peaks = np.zeros(count, np.uint32)
     for number in range(count):
         peak = np.uint32(0)
-        for index in range(number * block, min((number + 1) * block, bits.size)):
-            peak = max(peak, bits[index] & np.uint32(0x7FFFFFFF))
+        part = bits[number * block : (number + 1) * block]
+        for index in range(part.size):
+            peak = max(peak, part[index] & np.uint32(0x7FFFFFFF))
         peaks[number] = peak
     return peaks
 
@@ -73,6 +107,16 @@ def packed6(codes: Any) -> Any:  # pragma: no cover (runs compiled)
 
 
 @njit("u1[::1](u1[::1])", cache=True, nogil=True)
+def unpacked4(packed: Any) -> Any:  # pragma: no cover (runs compiled)
+    """Two 4-bit codes of every byte, the one in its lower half first."""
+    codes = np.empty(packed.size * 2, np.uint8)
+    for index in range(packed.size):
+        codes[2 * index] = packed[index] & 15
+        codes[2 * index + 1] = packed[index] >> 4
+    return codes
+
+
+@njit("u1[::1](u1[::1])", cache=True, nogil=True)
 def unpacked6(packed: Any) -> Any:  # pragma: no cover (runs compiled)
     """What `packed6` packed."""
     codes = np.empty(packed.size // 3 * 4, np.uint8)
@@ -85,38 +129,37 @@ def unpacked6(packed: Any) -> Any:  # pragma: no cover (runs compiled)
     return codes
 
 
-@njit("Tuple((u1[::1], f4[::1]))(f4[::1])", cache=True, nogil=True)
-def without_zeros(values: Any) -> Any:  # pragma: no cover (runs compiled)
-    """A bitmap of where values are not zero, first value in the lowest bit, and these values."""
-    bitmap = np.zeros((values.size + 7) // 8, np.uint8)
-    kept = np.empty(values.size + 1, np.float32)
+@njit(cache=True, nogil=True)
+def without_zeros(codes: Any) -> Any:  # pragma: no cover (runs compiled)
+    """A bitmap of where codes are not zero, first code in the lowest bit, and these codes."""
+    bitmap = np.zeros((codes.size + 7) // 8, np.uint8)
+    kept = np.empty(codes.size + 1, codes.dtype)
     count: Any = 0
-    whole = values.size // 8
+    whole = codes.size // 8
     for group in range(whole):
         bits = np.uint8(0)
         for bit in range(8):
-            value = values[8 * group + bit]
-            present = np.uint8(value != 0)
-            kept[count] = value
+            code = codes[8 * group + bit]
+            present = np.uint8(code != 0)
+            kept[count] = code
             count += present
             bits |= present << np.uint8(bit)
         bitmap[group] = bits
-    for index in range(8 * whole, values.size):
-        if values[index] != 0:
-            kept[count] = values[index]
+    for index in range(8 * whole, codes.size):
+        if codes[index] != 0:
+            kept[count] = codes[index]
             count += 1
             bitmap[whole] |= np.uint8(1 << (index - 8 * whole))
     return bitmap, kept[:count]
 
 
-@njit("f4[::1](u1[::1], f4[::1], i8)", cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def with_zeros(bitmap: Any, kept: Any, size: int) -> Any:  # pragma: no cover (runs compiled)
-    """What `without_zeros` took apart; the bitmap has as many ones as there are values, at least one."""
-    values = np.empty(size, np.float32)
-    count, last = 0, kept.size - 1
+    """What `without_zeros` took apart. kept: as many as the bitmap has ones, then one more that does not matter."""
+    codes = np.empty(size, kept.dtype)
+    count = 0
     for index in range(size):
         present = (bitmap[index >> 3] >> np.uint8(index & 7)) & np.uint8(1)
-        value = kept[min(count, last)]
-        values[index] = value if present else np.float32(0)
+        codes[index] = kept[count] * present
         count += present
-    return values
+    return codes

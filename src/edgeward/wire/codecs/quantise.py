@@ -1,16 +1,15 @@
-"""Ways to write a row of float32 values in fewer bits; the rest of a codec is the same for all.
+"""Ways to write a row of float32 values as codes of fewer bits; the rest of a codec is the same for all.
 
-    body = Halves("fp16").pack(values)          # None: these values cannot be held, send them as they are
-    values = Halves("fp16").unpack(body, count)
+    parameters, codes = Affine("int8", 8, Rounding()).codes(values)
+    values = Affine("int8", 8, Rounding()).values(parameters, codes)
 
-Every way reproduces its own output: what was unpacked packs to the same bytes again.
+Every way reproduces its own output: values of codes have these codes. Wherever a way can say zero, code 0 does.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +17,9 @@ import numpy.typing as npt
 from edgeward.errors import WireError
 from edgeward.wire.codecs.base import Floats
 
-__all__ = ["Affine", "ChannelAffine", "Halves", "Quantiser", "Rounding", "extent", "halved", "pairs_table", "taken"]
+__all__ = ["Affine", "ChannelAffine", "Codes", "Halves", "Quantiser", "Rounding", "Whole", "extent"]
+
+Codes = npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 
 
 class Rounding:
@@ -38,7 +39,7 @@ class Rounding:
 
 
 class Quantiser(ABC):
-    """name: as in a codec's name. bits: of one value."""
+    """name: as in a codec's name. bits: of one code."""
 
     name: str
     bits: int
@@ -48,20 +49,36 @@ class Quantiser(ABC):
         return self
 
     @abstractmethod
-    def pack(self, values: Floats) -> bytes | None:
-        """float32 [n], all finite, n at least 1, as bytes; None when they cannot be held in this form."""
+    def codes(self, values: Floats) -> tuple[bytes, Codes] | None:
+        """Parameters and codes [n] of float32 [n], all finite, n at least 1; None when they cannot be held."""
 
     @abstractmethod
-    def unpack(self, body: memoryview, count: int) -> Floats:
-        """float32 [count] of a body of `size(count)` bytes."""
-
-    @abstractmethod
-    def size(self, count: int) -> int:
-        """Bytes of the body of `count` values."""
+    def values(self, parameters: memoryview, codes: Codes) -> Floats:
+        """float32 [n] of codes [n], n at least 1. Raises WireError for parameters that no values have."""
 
     @abstractmethod
     def bound(self, values: Floats) -> float:
         """The largest absolute error that a value of [n] can have."""
+
+    def parameter_bytes(self, count: int) -> int:
+        """Bytes of the parameters of `count` values."""
+        return 0
+
+
+class Whole(Quantiser):
+    """The bits of float32 as they are, which lets zeros be left out of them."""
+
+    name, bits = "identity", 32
+
+    def codes(self, values: Floats) -> tuple[bytes, Codes] | None:
+        return b"", values.view(np.uint32)
+
+    def values(self, parameters: memoryview, codes: Codes) -> Floats:
+        found: Floats = codes.view(np.float32)
+        return found
+
+    def bound(self, values: Floats) -> float:
+        return 0.0
 
 
 class Halves(Quantiser):
@@ -72,30 +89,26 @@ class Halves(Quantiser):
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def pack(self, values: Floats) -> bytes | None:
+    def codes(self, values: Floats) -> tuple[bytes, Codes] | None:
         if self.name == "fp16":
             if extent(values) >= 65_520:  # what rounds to infinity
                 return None
             import torch  # numpy converts halves one by one, ten times slower
 
-            return torch.from_numpy(values).half().numpy().tobytes()
+            return b"", torch.from_numpy(values).half().numpy().view(np.uint16)
         words = values.view(np.uint32)
-        upper = (words + (np.uint32(0x7FFF) + ((words >> 16) & 1))) >> 16
-        if bool(((upper & 0x7F80) == 0x7F80).any()):
-            return None
-        return upper.astype("<u2").tobytes()
+        upper = ((words + (np.uint32(0x7FFF) + ((words >> 16) & 1))) >> 16).astype(np.uint16)
+        return None if bool(((upper & 0x7F80) == 0x7F80).any()) else (b"", upper)
 
-    def unpack(self, body: memoryview, count: int) -> Floats:
+    def values(self, parameters: memoryview, codes: Codes) -> Floats:
+        found: Floats
         if self.name == "fp16":
             import torch
 
-            halves = np.frombuffer(body, "<f2").copy()
-            found: Floats = torch.from_numpy(halves).float().numpy()
-            return found
-        return (np.frombuffer(body, "<u2").astype(np.uint32) << 16).view(np.float32)
-
-    def size(self, count: int) -> int:
-        return 2 * count
+            found = torch.from_numpy(codes.view(np.float16)).float().numpy()
+        else:
+            found = (codes.astype(np.uint32) << 16).view(np.float32)
+        return found
 
     def bound(self, values: Floats) -> float:
         most = extent(values)
@@ -103,46 +116,61 @@ class Halves(Quantiser):
 
 
 class Affine(Quantiser):
-    """low + code * (high - low) / levels, from the smallest to the largest value, both of which are kept exactly."""
+    """Even steps from the smallest to the largest value, both kept exactly, and zero too where it lies between them.
+
+    There the steps below zero and above it differ a little, as neither end may move for zero to fall on a code.
+    Codes count from zero (or from the smallest value) and wrap around, as two's complement does.
+    """
 
     def __init__(self, name: str, bits: int, rounding: Rounding) -> None:
         self.name, self.bits = name, bits
         self._levels = (1 << bits) - 1
         self._rounding = rounding
 
-    def pack(self, values: Floats) -> bytes | None:
+    def codes(self, values: Floats) -> tuple[bytes, Codes] | None:
         low, high = float(values.min()), float(values.max())
-        scale = self._levels / (high - low) if high > low else 0.0
-        if not np.isfinite(scale):  # a range below any step
-            return None
-        codes = self._codes(values, low, scale)
-        body = codes if self.bits == 8 else halved(codes)
-        return np.array([low, high], "<f4").tobytes() + body.tobytes()
-
-    def _codes(self, values: Floats, low: float, scale: float) -> npt.NDArray[np.uint8]:
-        if not self._rounding.stochastic:
+        origin, steps = self._origin(low, high)
+        below = steps / (origin - low) if steps else 0.0
+        above = (self._levels - steps) / (high - origin) if high > origin else 0.0
+        codes: Codes
+        if self._rounding.stochastic:
+            distance = values.astype(np.float64) - origin
+            chosen = distance * np.where(distance > 0, above, below) + steps + self._rounding.shares(values.size)
+            codes = (np.clip(chosen, 0, self._levels).astype(np.int32) - steps & self._levels).astype(np.uint8)
+        else:
             from edgeward.wire.codecs.kernels import quantised
 
-            found: npt.NDArray[np.uint8] = quantised(values, low, scale)
-            return found
-        steps = (values.astype(np.float64) - low) * scale + self._rounding.shares(values.size)
-        return np.minimum(steps, self._levels).astype(np.uint8)
+            codes = quantised(values, origin, steps, below, above, self._levels)
+        return np.array([low, high], "<f4").tobytes(), codes
 
-    def unpack(self, body: memoryview, count: int) -> Floats:
-        low, high = (float(one) for one in np.frombuffer(body[:8], "<f4"))
-        if not (np.isfinite(low) and np.isfinite(high)):
-            raise WireError("the range of an encoded tensor is damaged; it must be sent again")
-        table = (low + (high - low) * np.arange(self._levels + 1) / self._levels).astype(np.float32)
-        table[0], table[-1] = low, high  # the sum rounds
-        return taken(table, body[8:], self.bits, count)
+    def _origin(self, low: float, high: float) -> tuple[float, int]:
+        """The value of code 0, which is zero when the range has it, and how many steps lie below."""
+        if not low <= 0 <= high or low == high:
+            return low, 0
+        return 0.0, min(max(round(-low / (high - low) * self._levels), int(low < 0)), self._levels - int(high > 0))
 
-    def size(self, count: int) -> int:
-        return 8 + (count * self.bits + 7) // 8
+    def values(self, parameters: memoryview, codes: Codes) -> Floats:
+        low, high = (float(one) for one in np.frombuffer(parameters, "<f4"))
+        if not -np.inf < low <= high < np.inf:
+            raise WireError(f"{low} to {high} is no range of an encoded tensor; it is damaged and must be sent again")
+        origin, steps = self._origin(low, high)
+        below, above = np.linspace(low, origin, steps + 1), np.linspace(origin, high, self._levels - steps + 1)
+        table = np.concatenate([above, below[:-1]]).astype(np.float32)
+        from edgeward.wire.codecs.kernels import scaled
+
+        found: Floats = scaled(codes, table, np.ones(1), codes.size)
+        return found
+
+    def parameter_bytes(self, count: int) -> int:
+        return 8
 
     def bound(self, values: Floats) -> float:
         low, high = float(values.min()), float(values.max())
-        step = (high - low) / self._levels
-        return step * (1.0 if self._rounding.stochastic else 0.5) + max(-low, high, 0.0) * 2.0**-22
+        if low == high:
+            return 0.0
+        origin, steps = self._origin(low, high)
+        step = max((origin - low) / max(steps, 1), (high - origin) / max(self._levels - steps, 1))
+        return 2.0**-149 + step * (1.0 if self._rounding.stochastic else 0.5) + max(-low, high, 0.0) * 2.0**-22
 
 
 class ChannelAffine(Quantiser):
@@ -156,23 +184,27 @@ class ChannelAffine(Quantiser):
         layout = (shape[0], shape[1], math.prod(shape[2:])) if len(shape) > 1 else (1, 1, math.prod(shape))
         return ChannelAffine(self.name, self.bits, self._rounding, layout)
 
-    def pack(self, values: Floats) -> bytes | None:
-        channels = values.reshape(self._layout).transpose(1, 0, 2)
-        bodies = [self._one.pack(np.ascontiguousarray(one).reshape(-1)) for one in channels]
-        return None if None in bodies else b"".join(body for body in bodies if body is not None)
+    def codes(self, values: Floats) -> tuple[bytes, Codes] | None:
+        samples, _, inner = self._layout
+        written, parameters = np.empty(self._layout, np.uint8), []
+        for channel, one in enumerate(values.reshape(self._layout).transpose(1, 0, 2)):
+            found = self._one.codes(np.ascontiguousarray(one).reshape(-1))
+            if found is None:
+                return None
+            parameters.append(found[0])
+            written[:, channel] = found[1].reshape(samples, inner)
+        return b"".join(parameters), written.reshape(-1)
 
-    def unpack(self, body: memoryview, count: int) -> Floats:
+    def values(self, parameters: memoryview, codes: Codes) -> Floats:
         samples, channels, inner = self._layout
-        step = self._one.size(samples * inner)
-        found = np.empty(self._layout, np.float32)
+        found, each = np.empty(self._layout, np.float32), codes.reshape(self._layout)
         for channel in range(channels):
-            part = body[channel * step : (channel + 1) * step]
-            found[:, channel] = self._one.unpack(part, samples * inner).reshape(samples, inner)
+            own: Codes = np.ascontiguousarray(each[:, channel], np.uint8).reshape(-1)
+            found[:, channel] = self._one.values(parameters[8 * channel : 8 * channel + 8], own).reshape(samples, inner)
         return found.reshape(-1)
 
-    def size(self, count: int) -> int:
-        samples, channels, inner = self._layout
-        return channels * self._one.size(samples * inner)
+    def parameter_bytes(self, count: int) -> int:
+        return 8 * self._layout[1]
 
     def bound(self, values: Floats) -> float:
         return max(self._one.bound(one.reshape(-1)) for one in values.reshape(self._layout).transpose(1, 0, 2))
@@ -181,27 +213,3 @@ class ChannelAffine(Quantiser):
 def extent(values: Floats) -> float:
     """The largest magnitude."""
     return max(float(values.max()), -float(values.min()))
-
-
-def halved(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Two 4-bit codes in a byte, the first in its lower half."""
-    if codes.size % 2:
-        codes = np.append(codes, np.uint8(0))
-    packed: npt.NDArray[np.uint8] = codes[0::2] | np.left_shift(codes[1::2], 4, dtype=np.uint8)
-    return packed
-
-
-def pairs_table(table: Floats) -> npt.NDArray[np.complex64]:
-    """For every byte the two values of its halves, as one item of eight bytes."""
-    low, high = np.meshgrid(table, table)
-    pairs: npt.NDArray[np.complex64] = np.stack([low.ravel(), high.ravel()], axis=1).view(np.complex64).ravel()
-    return pairs
-
-
-def taken(table: Floats, body: Any, bits: int, count: int) -> Floats:
-    """The table's values at the codes in a body of 8-bit or 4-bit codes."""
-    codes = np.frombuffer(body, np.uint8)
-    if bits == 8:
-        return np.take(table, codes, mode="clip")
-    pairs: Floats = np.take(pairs_table(table), codes, mode="clip").view(np.float32)[:count]
-    return pairs

@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 
 import numpy as np
+import numpy.typing as npt
 import zstandard
 
 from edgeward.errors import WireError
@@ -25,25 +26,27 @@ from edgeward.wire.codecs.base import (
     read_head,
     write_head,
 )
-from edgeward.wire.codecs.quantise import Quantiser
+from edgeward.wire.codecs.bits import packed, packed_bytes, unpacked
+from edgeward.wire.codecs.quantise import Quantiser, Whole, extent
 
 __all__ = ["Staged"]
+
+_CONVERSION = {2: (2.0**-11, 2.0**-24), 4: (0.0, 0.0), 8: (2.0**-24, 2.0**-149)}
+"""By bytes of a type: the largest relative and absolute error between it and float32."""
 
 _LEVEL = 1
 """Of zstd: what a weak core can pay for a thin link."""
 _FLOATS = ("<f2", "<f4", "<f8")
+_LARGEST_HALF = np.float32(65_504)
 
 
 class Staged(Codec):
-    """quantiser: None keeps values as they are. zero: leave zeros out where a bitmap costs less. squeeze: use zstd."""
+    """zero: leave code 0 out where a bitmap costs less. squeeze: use zstd. suffix: of the name, for what rounds."""
 
-    def __init__(
-        self, quantiser: Quantiser | None, *, zero: bool = False, squeeze: bool = False, suffix: str = ""
-    ) -> None:
+    def __init__(self, quantiser: Quantiser, *, zero: bool = False, squeeze: bool = False, suffix: str = "") -> None:
         self._quantiser, self._zero, self._squeeze = quantiser, zero, squeeze
-        self.lossless = quantiser is None
-        base = "identity" if quantiser is None else quantiser.name
-        self.name = base + suffix + ("+zero" if zero else "") + ("+zstd" if squeeze else "")
+        self.lossless = isinstance(quantiser, Whole)
+        self.name = quantiser.name + suffix + ("+zero" if zero else "") + ("+zstd" if squeeze else "")
 
     def encode(self, array: Array) -> bytes:
         array = np.asarray(array)
@@ -60,31 +63,22 @@ class Staged(Codec):
         """The flags and the body before compression."""
         plain = RAW, np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
         values = _floats(array)
-        exact = array.dtype.itemsize <= 4  # as float32, in which zeros are left out
-        if values is None or not (self._quantiser or (self._zero and exact)):
+        if values is None or not values.size or (self.lossless and not (self._zero and array.dtype.itemsize <= 4)):
             return plain
-        flags, front = 0, b""
-        if self._zero and (found := self._without_zeros(values)) is not None:
-            (front, values), flags = found, ZERO
-        if not values.size:
-            return flags, front
-        quantiser = None if self._quantiser is None else self._quantiser.of(array.shape)
-        packed = values.astype("<f4").tobytes() if quantiser is None else quantiser.pack(values)
-        if packed is None or len(front) + len(packed) >= len(plain[1]):
+        found = self._quantiser.of(array.shape).codes(values)
+        if found is None:
             return plain
-        return flags, front + packed
+        flags, front, (parameters, codes) = 0, b"", found
+        if self._zero and (codes.size - int(np.count_nonzero(codes))) * self._quantiser.bits > codes.size:
+            from edgeward.wire.codecs.kernels import without_zeros
 
-    def _without_zeros(self, values: Floats) -> tuple[bytes, Floats] | None:
-        from edgeward.wire.codecs.kernels import without_zeros
-
-        bits = 32 if self._quantiser is None else self._quantiser.bits
-        if (values.size - int(np.count_nonzero(values))) * bits <= values.size:
-            return None
-        bitmap, kept = without_zeros(values)
-        return struct.pack("<Q", kept.size) + bitmap.tobytes(), kept
+            bitmap, codes = without_zeros(codes)
+            flags, front = ZERO, struct.pack("<Q", codes.size) + bitmap.tobytes()
+        body = b"".join([front, parameters, packed(codes, self._quantiser.bits)])
+        return (flags, body) if len(body) < len(plain[1]) else plain
 
     def decode(self, data: bytes | memoryview, max_bytes: int = MAX_BYTES) -> Array:
-        head, rest = read_head(memoryview(data).cast("B"), max_bytes)
+        head, rest = read_head(data, max_bytes)
         if head.name != self.name:
             raise WireError(f"a tensor is encoded as {head.name!r}, not {self.name!r}; use decode_any")
         body = _unsqueezed(rest, head.body_bytes) if head.flags & SQUEEZED else rest
@@ -98,51 +92,37 @@ class Staged(Codec):
             return np.frombuffer(body, head.dtype).reshape(head.shape).copy()
         if head.dtype.str not in _FLOATS:
             raise WireError(f"a tensor of {head.dtype} says that it was made smaller; it is damaged, send it again")
-        values = self._with_zeros(body, head) if head.flags & ZERO else self._values(body, head.count, head.shape)
-        with np.errstate(over="ignore"):
-            return values.astype(head.dtype, copy=False).reshape(head.shape)
+        if not head.count:
+            raise WireError("a tensor without values says that it was made smaller; it is damaged, send it again")
+        values = self._values(body, head)
+        if head.dtype.itemsize == 2:  # the nearest code may lie above the largest half
+            values = np.clip(values, -_LARGEST_HALF, _LARGEST_HALF)
+        return values.astype(head.dtype, copy=False).reshape(head.shape)
 
-    def _with_zeros(self, body: memoryview, head: Head) -> Floats:
-        count = head.count
-        bitmap_bytes = (count + 7) // 8
-        if not count or body.nbytes < 8 + bitmap_bytes:
-            raise WireError("the bitmap of an encoded tensor is cut short; it must be sent again")
-        kept = struct.unpack_from("<Q", body)[0]
-        bitmap = np.frombuffer(body[8 : 8 + bitmap_bytes], np.uint8)
-        spare = bitmap[-1] >> (count % 8) if count % 8 else 0
-        if int(np.bitwise_count(bitmap).sum(dtype=np.int64)) != kept or spare:
-            raise WireError("the bitmap of an encoded tensor is damaged; it must be sent again")
-        if not kept:
-            return np.zeros(count, np.float32)
-        from edgeward.wire.codecs.kernels import with_zeros
-
-        values: Floats = with_zeros(bitmap.copy(), self._values(body[8 + bitmap_bytes :], kept, head.shape), count)
-        return values
-
-    def _values(self, body: memoryview, count: int, shape: tuple[int, ...]) -> Floats:
-        quantiser = None if self._quantiser is None else self._quantiser.of(shape)
-        expected = 4 * count if quantiser is None else quantiser.size(count) if count else 0
+    def _values(self, body: memoryview, head: Head) -> Floats:
+        quantiser, bitmap, kept = self._quantiser.of(head.shape), None, head.count
+        if head.flags & ZERO:
+            bitmap, kept, body = _bitmap(body, head.count)
+        start = quantiser.parameter_bytes(head.count)
+        expected = start + packed_bytes(kept, quantiser.bits)
         if body.nbytes != expected:
-            raise WireError(f"{count} values in {body.nbytes} bytes; {self.name!r} needs {expected}; send it again")
-        if not count:
-            return np.zeros(0, np.float32)
-        return np.frombuffer(body, "<f4").copy() if quantiser is None else quantiser.unpack(body, count)
+            raise WireError(f"{kept} values in {body.nbytes} bytes; {self.name!r} needs {expected}; send it again")
+        codes = unpacked(body[start:], quantiser.bits, kept)
+        if bitmap is not None:
+            from edgeward.wire.codecs.kernels import with_zeros
+
+            codes = with_zeros(bitmap, np.append(codes, codes.dtype.type(0)), head.count)
+        return quantiser.values(body[:start], codes)
 
     def error_bound(self, array: Array) -> float:
         array = np.asarray(array)
         values = _floats(array)
-        if self._quantiser is None or values is None or not values.size:
+        if self.lossless or values is None or not values.size:
             return 0.0
-        present = values[values != 0] if self._zero else values
-        if not present.size:
-            return 0.0
-        most = max(float(values.max()), -float(values.min()))
-        narrowing = {"<f2": 2.0**-11, "<f4": 0.0, "<f8": 2.0**-24}[array.dtype.newbyteorder("<").str]
-        quantiser = self._quantiser.of(array.shape)
-        own = quantiser.bound(values)
-        if self._zero:  # zeros are kept when there are few of them
-            own = max(own, quantiser.bound(present))
-        return own + (most + own) * narrowing + (2.0**-24 if narrowing == 2.0**-11 else 0.0)
+        own = self._quantiser.of(array.shape).bound(values)
+        # Relative and absolute error of float32 as this type, or of this type as float32.
+        relative, least = _CONVERSION[array.dtype.itemsize]
+        return own + (extent(values) + own) * relative + least
 
 
 def _floats(array: Array) -> Floats | None:
@@ -150,10 +130,23 @@ def _floats(array: Array) -> Floats | None:
     if array.dtype.kind != "f" or array.dtype.newbyteorder("<").str not in _FLOATS:
         return None
     with np.errstate(over="ignore"):
-        values = np.ascontiguousarray(array, np.float32).reshape(-1)
+        values = np.require(array, np.float32, ["C", "W"]).reshape(-1)  # compiled loops take only what may be written to
     if values.size and not (np.isfinite(values.min()) and np.isfinite(values.max())):
         return None
     return values
+
+
+def _bitmap(body: memoryview, count: int) -> tuple[npt.NDArray[np.uint8], int, memoryview]:
+    """Where codes are, how many there are, and what comes after the bitmap."""
+    end = 8 + (count + 7) // 8
+    if body.nbytes < end:
+        raise WireError("the bitmap of an encoded tensor is cut short; it must be sent again")
+    kept = int(struct.unpack_from("<Q", body)[0])
+    bitmap = np.frombuffer(body[8:end], np.uint8).copy()
+    spare = bitmap[-1] >> (count % 8) if count % 8 else 0
+    if int(np.bitwise_count(bitmap).sum(dtype=np.int64)) != kept or spare:
+        raise WireError("the bitmap of an encoded tensor is damaged; it must be sent again")
+    return bitmap, kept, body[end:]
 
 
 def _unsqueezed(data: memoryview, length: int) -> memoryview:
@@ -161,6 +154,6 @@ def _unsqueezed(data: memoryview, length: int) -> memoryview:
         size = zstandard.frame_content_size(bytes(data[:32]))
         if size != length:
             raise WireError(f"a compressed tensor of {size} bytes was announced as {length}; it is damaged")
-        return memoryview(zstandard.ZstdDecompressor().decompress(data, max_output_size=length))
+        return memoryview(zstandard.ZstdDecompressor().decompress(data, max_output_size=length, allow_extra_data=False))
     except zstandard.ZstdError as error:
         raise WireError(f"a compressed tensor is damaged: {error}; it must be sent again") from error
