@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from edgeward.errors import ConfigError, ModelError
+from edgeward.graph.chain import cut
 from edgeward.zoo.network import example_of, open_network
+from edgeward.zoo.packaged import PACKAGED
 
 OWN = """
 from torch import nn
@@ -44,6 +46,7 @@ def test_a_factory_in_the_users_file(tmp_path):
         ("os:system", "outside your own file"),
         ("nets.py", "nets.py:NAME"),
         ("weights.pth", "no network that can be cut"),
+        ("ssdlite", "did you mean 'ssdlite-person'"),
     ],
 )
 def test_what_is_no_network(spec, message):
@@ -51,6 +54,31 @@ def test_what_is_no_network(spec, message):
         open_network(spec)
     with pytest.raises(ModelError, match="does not exist"):
         open_network("absent.py:build")
+
+
+def test_a_packaged_model_is_a_network_with_its_weights():
+    if PACKAGED["ssdlite-person"].member.locate() is None:
+        pytest.skip(PACKAGED["ssdlite-person"].member.install)
+    network = open_network("ssdlite-person")
+    example = example_of(network, None, 1)
+    assert (network.name, network.recipe, tuple(example.shape)) == ("ssdlite-person", None, (1, 3, 300, 300))
+    with torch.no_grad():
+        ours, theirs = network.module(example), PACKAGED["ssdlite-person"].load()(example)
+    assert all(map(torch.equal, ours, theirs))
+
+
+@pytest.mark.parametrize("name", ["nanodet", "centernet"])
+def test_detectors_from_files_can_be_cut(shared_data, name):
+    with pytest.raises(ModelError, match=f"as a network write {name}=FILE"):
+        open_network(name)
+    with pytest.raises(ModelError, match=r"absent\.json"):
+        open_network(f"{name}=absent.json")
+    network = open_network(f"{name}={shared_data}/detectors/{name}/{name}.json")
+    assert network.name == name
+    chain = cut(network.module, example_of(network, None, 1))  # refuses blocks that do not repeat the network
+    assert len(chain) >= 8
+    parameters = [cost.parameters for cost in chain.costs]
+    assert sum(count > 0 for count in parameters) >= 4
 
 
 def test_inputs():

@@ -21,7 +21,8 @@ from edgeward.units import format_bytes
 
 if TYPE_CHECKING:
     from edgeward.serve.box import Box
-    from edgeward.serve.config import BoxConfig
+    from edgeward.serve.config import BoxConfig, ModelConfig
+    from edgeward.serve.models import ServedModel
     from edgeward.serve.report import BoxReport
 
 __all__ = ["serve"]
@@ -73,7 +74,15 @@ def _prepared(config: BoxConfig, truths: dict[str, Path]) -> Box:
     from edgeward.vision.truth import load_truth
 
     loaded = {camera: load_truth(path) for camera, path in truths.items()}
-    return Box(config, loaded, progress=note)
+    return Box(config, loaded, progress=note, open_plan=_planned)
+
+
+def _planned(model: ModelConfig) -> ServedModel:
+    """A model that runs on several hosts; torch is imported only for a box that has one."""
+    from edgeward.cli.split import crew_options
+    from edgeward.engine.deployed import open_plan
+
+    return open_plan(model, reach=crew_options, note=note)
 
 
 @contextmanager

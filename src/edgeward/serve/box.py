@@ -21,7 +21,7 @@ from typing import Any, Literal, Self
 from edgeward.clock import WallClock, to_ns
 from edgeward.serve.analysis import Analysis
 from edgeward.serve.buffer import FrameBuffer
-from edgeward.serve.config import BoxConfig, CameraConfig
+from edgeward.serve.config import BoxConfig, CameraConfig, ModelConfig
 from edgeward.serve.events import CameraChanged, Event, FrameArrived, Inferred
 from edgeward.serve.executor import Executor, Observer
 from edgeward.serve.lock import hold_folder
@@ -39,6 +39,7 @@ from edgeward.serve.wiring import (
     check_truths,
     every_frame_models,
     loggable,
+    no_plans,
     query_spec,
     scorers,
 )
@@ -63,6 +64,7 @@ class Box(View):
 
     truths: ground truth by camera, to score results against.
     progress: told in words what is being prepared.
+    open_plan: makes a model of an entry that names a plan (see `edgeward.engine.deployed`).
 
     Raises an EdgewardError for whatever in the configuration cannot work, before anything starts.
     """
@@ -72,6 +74,7 @@ class Box(View):
         config: BoxConfig,
         truths: Mapping[str, Truth] | None = None,
         progress: Callable[[str], None] = lambda text: None,
+        open_plan: Callable[[ModelConfig], ServedModel] = no_plans,
     ) -> None:
         policy = policy_named(config.policy)
         for camera in config.cameras:
@@ -83,7 +86,9 @@ class Box(View):
         self.models: dict[str, ServedModel] = {}
         for model in config.models:
             progress(f"preparing model {model.name}")
-            self.models[model.name] = resolve_model(model, self._weights, cache, provider)
+            self.models[model.name] = (
+                resolve_model(model, self._weights, cache, provider) if model.plan is None else open_plan(model)
+            )
         check_tasks(config, self.models)
         self.config = config
         self.status: Literal["starting", "running", "draining", "stopped"] = "starting"
@@ -100,7 +105,7 @@ class Box(View):
             [camera.name for camera in config.cameras],
             [camera.name for camera in config.cameras if camera.backpressure == "every_frame"],
         )
-        self._runner = Runner(self.models, self._weights, config.budget.compute_threads)
+        self._runner = Runner(self.models, config.budget.compute_threads)
         for name in self.models:
             self._runner.rehearse(name)
         self.clock = WallClock()

@@ -36,6 +36,8 @@ Name = Annotated[str, Field(pattern=r"^[\w.\-]{1,64}$", description="letters, di
 Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(ge=0, json_schema_extra={"type": ["integer", "string"]})]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Point = tuple[float, float]
+PLAN_KEYS = ("network", "weights", "fleet", "profile", "certs", "standby")
+"""Of a model's entry, what only a plan makes use of."""
 
 
 def _webcam_number(source: Any) -> Any:
@@ -76,7 +78,7 @@ class InputConfig(_Section):
 
 
 class ModelConfig(_Section):
-    """A packaged model by name (`use`), or any ONNX file (`file` with `convention`)."""
+    """A packaged model by name (`use`), an ONNX file (`file`, `convention`), or a network on several hosts (`plan`)."""
 
     name: Name
     use: str | None = Field(None, description="a packaged model or architecture: see `edgeward models`")
@@ -88,14 +90,38 @@ class ModelConfig(_Section):
     )
     input: InputConfig = InputConfig()
     max_batch: int = Field(4, ge=1, le=64, description="frames of different cameras run together at most")
+    plan: Path | None = Field(None, description="a plan by `edgeward plan -o`: the model runs split, on several hosts")
+    network: str | None = Field(None, description="of a plan: its network, when the plan's own name does not find it")
+    weights: Path | None = Field(None, description="of a plan: the network's weights, safetensors or a state_dict")
+    fleet: Path | None = Field(None, description="of a plan: where its nodes are; worker processes when absent")
+    profile: Path | None = Field(None, description="of a plan: with it, plans follow what is measured")
+    certs: Path | None = Field(None, description="of a plan: folder of certificates for nodes beyond this machine")
+    standby: bool | None = Field(None, description="of a plan: keep the whole network ready here; true when absent")
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
-        if self.use is None and self.file is None:
-            raise ValueError("give either 'use' (a packaged model) or 'file' (an ONNX file)")
-        if self.use is None and self.convention is None:
+        given = [key for key in ("use", "file") if getattr(self, key) is not None]
+        if self.plan is not None and given:
+            raise ValueError(f"'plan' and '{given[0]}' exclude each other; keep one of them")
+        of_plan = [key for key in PLAN_KEYS if getattr(self, key) is not None]
+        if self.plan is None and of_plan:
+            raise ValueError(f"'{of_plan[0]}' belongs to a 'plan'; add the plan or take '{of_plan[0]}' away")
+        if self.plan is None and not given:
+            raise ValueError("give either 'use' (a packaged model), 'file' (an ONNX file) or 'plan' (several hosts)")
+        if self.file is not None and self.use is None and self.convention is None:
             raise ValueError("an ONNX file needs 'convention', how its outputs are to be read")
         return self
+
+    def resolved(self, base: Path) -> ModelConfig:
+        """The same with paths of files taken relative to `base`."""
+        update: dict[str, Any] = {
+            key: base / value.expanduser()
+            for key in ("file", "labels", "plan", "weights", "fleet", "profile", "certs")
+            if isinstance(value := getattr(self, key), Path)
+        }
+        if self.network is not None:
+            update["network"] = _located_network(self.network, base)
+        return self.model_copy(update=update)
 
 
 class ZoneConfig(_Section):
@@ -206,15 +232,7 @@ class BoxConfig(_Section):
 
     def resolved(self, base: Path) -> BoxConfig:
         """The same with paths of files taken relative to `base`, the folder of the YAML file."""
-        models = tuple(
-            model.model_copy(
-                update={
-                    "file": base / model.file.expanduser() if model.file else None,
-                    "labels": base / model.labels.expanduser() if isinstance(model.labels, Path) else model.labels,
-                }
-            )
-            for model in self.models
-        )
+        models = tuple(model.resolved(base) for model in self.models)
         cameras = tuple(camera.model_copy(update={"source": _located(camera.source, base)}) for camera in self.cameras)
         cache = base / self.cache.expanduser() if self.cache else None
         data = base / self.data.expanduser()
@@ -234,6 +252,14 @@ def _located(source: str, base: Path) -> str:
     if re.match(r"^[a-z][a-z0-9+.\-]*:", source, re.IGNORECASE) or source.isdigit():
         return source
     return str(base / Path(source).expanduser())
+
+
+def _located_network(network: str, base: Path) -> str:
+    """The file that a network's name holds relative to `base`: nets.py:NAME, NAME=FILE, config.json; else as it is."""
+    name, equals, file = network.rpartition("=")
+    if equals or ".py:" in file or file.endswith(".json") or "/" in file:
+        return f"{name}{equals}{base / Path(file).expanduser()}"
+    return network
 
 
 def schema() -> dict[str, Any]:

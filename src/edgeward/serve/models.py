@@ -1,48 +1,111 @@
 """From a model's entry in the box file to something that can be served.
 
-    served = resolve_model(config.models[0], cache, device="auto")
-    print(served.card.task, served.packed.tensor_bytes)
+    served = resolve_model(config.models[0], store, cache, provider="cpu")
+    print(served.card.task, served.tensors)
+    engine = served.open(threads=1)
 
 Packaged models are exported once; every model is optimised and packed into the weight store once
-per machine. After that a start reads two small files and imports neither torch nor onnx.
+per machine. After that a start reads two small files and imports neither torch nor onnx. A model that runs
+elsewhere is another `ServedModel` (see `edgeward.engine.deployed`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
+import numpy.typing as npt
 import platformdirs
 
 from edgeward.errors import ConfigError, ModelError
 from edgeward.serve.config import ModelConfig
 from edgeward.serve.state import ModelSpec
 from edgeward.vision.card import ModelCard
-from edgeward.vision.conventions import convention
+from edgeward.vision.conventions import CONVENTIONS, convention
+from edgeward.vision.conventions.base import Shape
 from edgeward.vision.labels import COCO
+from edgeward.vision.results import FloatArray
 from edgeward.weights.pack import PackedModel, pack
+from edgeward.weights.session import Session
 from edgeward.weights.store import WeightStore
 from edgeward.zoo.export import portable_onnx
-from edgeward.zoo.onnxfile import OnnxFile, user_onnx
+from edgeward.zoo.onnxfile import user_onnx
 
-__all__ = ["ServedModel", "default_cache", "resolve_model"]
+__all__ = ["Engine", "ServedModel", "StoredModel", "check_card", "default_cache", "resolve_model", "user_card"]
 
 MAX_LABELS_BYTES = 1 << 20
 
 
+class Engine(Protocol):
+    """What runs one model. `run` and the others may be called from different threads."""
+
+    def attach(self) -> None:
+        """Bring the model into memory; nothing happens when it is there. Raises EdgewardError when it cannot."""
+
+    def run(self, batch: FloatArray) -> Sequence[npt.NDArray[Any]]:
+        """The model's outputs, batch first, for pictures [n, ...]. Raises EdgewardError, also when not attached."""
+
+    def detach(self) -> None:
+        """Let go of the memory, without waiting. Safe to call twice."""
+
+    def close(self) -> None:
+        """Let go of everything. Safe to call twice."""
+
+
 @dataclass(frozen=True)
-class ServedModel:
-    """A model that is ready to be loaded."""
+class ServedModel(ABC):
+    """A model that is ready to be loaded.
+
+    tensors: bytes that it holds in this machine's memory when it is loaded, by tensor; what models share counts once.
+    """
 
     name: str
     card: ModelCard
-    packed: PackedModel
     max_batch: int
+    tensors: Mapping[str, int]
+
+    @abstractmethod
+    def open(self, threads: int) -> Engine:
+        """What runs it, not attached yet. Raises EdgewardError when it cannot be run here."""
 
     @property
     def spec(self) -> ModelSpec:
         """What the loop needs to know of it."""
-        return ModelSpec(self.name, dict(self.packed.tensor_bytes), self.max_batch)
+        return ModelSpec(self.name, dict(self.tensors), self.max_batch)
+
+
+@dataclass(frozen=True)
+class StoredModel(ServedModel):
+    """A model that runs in this process on weights of the store."""
+
+    packed: PackedModel
+    store: WeightStore = field(repr=False, compare=False)
+
+    def open(self, threads: int) -> Engine:
+        return _SessionEngine(self.packed, self.store, threads)
+
+
+class _SessionEngine:
+    """A session as an engine: its one input has a name that only the file knows."""
+
+    def __init__(self, packed: PackedModel, store: WeightStore, threads: int) -> None:
+        self._input = packed.inputs[0].name
+        self._session = Session(packed, store, threads)
+
+    def attach(self) -> None:
+        self._session.attach()
+
+    def run(self, batch: FloatArray) -> Sequence[npt.NDArray[Any]]:
+        return self._session.run({self._input: batch})
+
+    def detach(self) -> None:
+        self._session.detach()
+
+    def close(self) -> None:
+        self._session.close()
 
 
 def default_cache() -> Path:
@@ -50,7 +113,7 @@ def default_cache() -> Path:
     return Path(platformdirs.user_cache_dir("edgeward"))
 
 
-def resolve_model(config: ModelConfig, store: WeightStore, cache: Path, provider: str) -> ServedModel:
+def resolve_model(config: ModelConfig, store: WeightStore, cache: Path, provider: str) -> StoredModel:
     """Export, check and pack one model.
 
     Raises ModelError or ConfigError, naming the model, when its file is missing or damaged, is of
@@ -64,15 +127,20 @@ def resolve_model(config: ModelConfig, store: WeightStore, cache: Path, provider
             assert config.file is not None
             _check_kind(config.file)
             path, file = config.file, user_onnx(config.file)
-            card = _user_card(config, file)
-        if config.task not in (None, card.task):
-            raise ModelError(f"its task is {card.task}, not {config.task}; correct 'task' or choose another model")
-        convention(card.convention).check(file.output_shapes, card)
+            card = user_card(config, file.input_shape)
+        check_card(config, card, file.output_shapes)
         packed = pack(path, store, provider, file.external)
     except (ModelError, ConfigError) as error:
         raise type(error)(f"model {config.name!r}: {error}") from error
     dynamic = not isinstance(file.input_shape[0], int)
-    return ServedModel(config.name, card, packed, config.max_batch if dynamic else 1)
+    return StoredModel(config.name, card, config.max_batch if dynamic else 1, packed.tensor_bytes, packed, store)
+
+
+def check_card(config: ModelConfig, card: ModelCard, output_shapes: Sequence[Shape]) -> None:
+    """Raise ModelError when a model with these outputs cannot be what its entry and its card say."""
+    if config.task not in (None, card.task):
+        raise ModelError(f"its task is {card.task}, not {config.task}; correct 'task' or choose another model")
+    convention(card.convention).check(output_shapes, card)
 
 
 OTHER_KINDS = {
@@ -90,11 +158,13 @@ def _check_kind(path: Path) -> None:
         raise ModelError(f"{path} is {OTHER_KINDS[path.suffix.lower()]}")
 
 
-def _user_card(config: ModelConfig, file: OnnxFile) -> ModelCard:
-    assert config.convention is not None
+def user_card(config: ModelConfig, input_shape: Shape) -> ModelCard:
+    """The card of a user's own model with this input, [batch, ...]. Raises ModelError when that is no picture."""
+    if config.convention is None:
+        raise ModelError(f"it needs 'convention', how its outputs are to be read: {', '.join(sorted(CONVENTIONS))}")
     family = convention(config.convention)
     given = config.input.model_dump(exclude_none=True)
-    shape = list(file.input_shape)
+    shape = list(input_shape)
     for axis, key in ((-2, "height"), (-1, "width")):
         if key in given and len(shape) == 4 and not isinstance(shape[axis], int):
             shape[axis] = given[key]

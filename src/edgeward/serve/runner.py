@@ -1,6 +1,6 @@
-"""Models in memory: loading them from the weight store, running them on pictures.
+"""Models in memory: loading them, running them on pictures.
 
-runner = Runner(served_models, store, threads=1, provider="cpu")
+runner = Runner(served_models, threads=1)
 runner.load("people")
 [boxes] = runner.infer("people", [runner.prepare("people", image)], confidence=0.3)
 runner.evict("people")
@@ -14,14 +14,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from edgeward.errors import ModelError
+from edgeward.errors import HostError, ModelError
 from edgeward.serve.models import ServedModel
 from edgeward.vision.conventions import convention
 from edgeward.vision.frames import Image
 from edgeward.vision.preprocess import Placement, prepare
 from edgeward.vision.results import FloatArray, Result
-from edgeward.weights.session import Session
-from edgeward.weights.store import WeightStore
 
 __all__ = ["Prepared", "Runner"]
 
@@ -35,38 +33,38 @@ class Prepared:
 
 
 class Runner:
-    """Sessions by model name. Load and infer may be called from different threads.
+    """Engines by model name. Load and infer may be called from different threads.
 
     Making it makes every model's skeleton, so that a later load has only weights to attach. Raises ModelError when the
     runtime refuses one.
     """
 
-    def __init__(self, models: Mapping[str, ServedModel], store: WeightStore, threads: int) -> None:
+    def __init__(self, models: Mapping[str, ServedModel], threads: int) -> None:
         # OpenCV would resize on every core, beside the threads that the budget allows.
         cv2.setNumThreads(threads)
         self._models = models
-        self._sessions = {name: Session(model.packed, store, threads) for name, model in models.items()}
+        self._engines = {name: model.open(threads) for name, model in models.items()}
 
     def load(self, name: str) -> None:
         """Bring a model's weights into memory."""
-        self._sessions[name].attach()
+        self._engines[name].attach()
 
     def evict(self, name: str) -> None:
         """Let go of a model's weights; nothing happens when it is not loaded."""
-        self._sessions[name].detach()
+        self._engines[name].detach()
 
     def close(self) -> None:
         """Let go of all models."""
-        for session in self._sessions.values():
-            session.close()
+        for engine in self._engines.values():
+            engine.close()
 
     def rehearse(self, name: str) -> None:
         """Load, run and evict a model once on a grey picture: what is wrong with it, and what is slow about its first
         run, is met before any camera starts. Raises ModelError or StoreError."""
-        self.load(name)
         try:
+            self.load(name)
             self.infer(name, [self.prepare(name, np.full((64, 64, 3), 128, np.uint8))], confidence=0.5)
-        except ModelError as error:
+        except (HostError, ModelError) as error:
             raise ModelError(f"model {name!r} failed its first run: {error}") from error
         finally:
             self.evict(name)
@@ -82,8 +80,7 @@ class Runner:
 
         Raises ModelError when the model is not loaded or answers in a shape it did not declare.
         """
-        model = self._models[name]
-        session = self._sessions[name]
+        card = self._models[name].card
         batch = pictures[0].pixels if len(pictures) == 1 else np.concatenate([each.pixels for each in pictures])
-        outputs = session.run({model.packed.inputs[0].name: batch})
-        return convention(model.card.convention).decode(outputs, [each.placement for each in pictures], confidence)
+        outputs = self._engines[name].run(batch)
+        return convention(card.convention).decode(outputs, [each.placement for each in pictures], confidence)

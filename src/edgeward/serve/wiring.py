@@ -12,7 +12,7 @@ from typing import Any
 
 from edgeward.clock import to_ns
 from edgeward.errors import ConfigError, nearest
-from edgeward.serve.config import BoxConfig, CameraConfig, QueryConfig
+from edgeward.serve.config import BoxConfig, CameraConfig, ModelConfig, QueryConfig
 from edgeward.serve.models import ServedModel
 from edgeward.serve.score import Scorer
 from edgeward.serve.state import QuerySpec
@@ -26,6 +26,7 @@ __all__ = [
     "detection_labels",
     "every_frame_models",
     "loggable",
+    "no_plans",
     "query_spec",
     "scorers",
 ]
@@ -46,6 +47,14 @@ def check_tasks(config: BoxConfig, models: Mapping[str, ServedModel]) -> None:
             raise ConfigError(f"query {query.key!r} wants {query.task}, but model {query.model!r} does {task}")
         if query.tracker and task != "detection":
             raise ConfigError(f"query {query.key!r}: 'tracker' follows boxes, but model {query.model!r} does {task}")
+
+
+def no_plans(model: ModelConfig) -> ServedModel:
+    """ConfigError: a box that was told of no other place runs all models in its own process."""
+    raise ConfigError(
+        f"model {model.name!r} names a plan, but this box runs models in its own process only; start it with "
+        "`edgeward serve`, or give Box(open_plan=...) of edgeward.engine.deployed"
+    )
 
 
 def check_camera(camera: CameraConfig) -> None:

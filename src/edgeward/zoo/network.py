@@ -1,10 +1,12 @@
-"""A network by what a user calls it: a reference network, a factory in a Python file, or a transformers config.
+"""A network by what a user calls it: of the zoo, a factory in a Python file, or a transformers config.
 
     network = open_network("resnet50")
+    network = open_network("ssdlite-person")           # a packaged model, trained; see `zoo.packaged`
+    network = open_network("nanodet=nanodet.json")     # the same with its weights from a file
     network = open_network("nets.py:build")            # a function or class in the user's own file
     network = open_network("folder/config.json")       # built from its config, weights beside it if there are any
 
-Only the file that is named is run as code. Weights are read from safetensors.
+Only a Python file that is named is run as code. Weights are read from safetensors, or by the zoo's own readers.
 """
 
 from __future__ import annotations
@@ -16,12 +18,15 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from edgeward.errors import ConfigError, MissingExtra, ModelError, nearest
+
+if TYPE_CHECKING:
+    from edgeward.zoo.packaged import Packaged
 
 __all__ = ["Network", "example_of", "network_of_recipe", "open_network"]
 
@@ -33,7 +38,8 @@ _MAX_ELEMENTS = 1 << 30
 class Network:
     """A module, its name, and the shape of one sample of its input; `tokens` when the input is token numbers.
 
-    recipe: what `network_of_recipe` builds the same structure from on another machine; None for the user's own code.
+    recipe: what `network_of_recipe` builds the same structure from on another machine; None for the user's own code and
+    for packaged models, which travel as ONNX.
     """
 
     name: str
@@ -55,8 +61,13 @@ def network_of_recipe(recipe: Mapping[str, Any]) -> nn.Module:
 def open_network(spec: str) -> Network:
     """The network that `spec` names (see the module's first lines).
 
-    Raises ConfigError when it is none of the three forms, ModelError when the file is absent or does not give a module.
+    Raises ConfigError when it is none of those forms, ModelError when the file is absent or does not give a module.
     """
+    from edgeward.zoo.packaged import PACKAGED
+
+    name, _, file = spec.partition("=")
+    if name in PACKAGED:
+        return _packaged(PACKAGED[name], Path(file) if file else None)
     path, colon, factory = spec.rpartition(":")
     if colon and path.endswith(".py"):
         return _from_file(Path(path), factory)
@@ -76,8 +87,18 @@ def open_network(spec: str) -> Network:
     if spec.endswith((".onnx", ".pt", ".pth", ".safetensors")):
         raise ConfigError(f"{spec} holds no network that can be cut; give the code that builds it: file.py:NAME")
     raise ConfigError(
-        f"no network {spec!r}; {nearest(spec, REFERENCES)}; or give file.py:NAME or a transformers config.json"
+        f"no network {spec!r}; {nearest(spec, [*REFERENCES, *PACKAGED])}; or give file.py:NAME or a transformers "
+        "config.json"
     )
+
+
+def _packaged(entry: Packaged, file: Path | None) -> Network:
+    try:
+        module = entry.load(file)
+    except ModelError as error:
+        hint = f"; as a network write {entry.name}=FILE" if file is None and entry.member is None else ""
+        raise ModelError(f"{error}{hint}") from error
+    return Network(entry.name, module, entry.card.preprocess.shape)
 
 
 def _from_file(path: Path, factory: str) -> Network:
