@@ -30,7 +30,7 @@ import zenoh
 
 from edgeward.errors import HostError, WireError
 from edgeward.units import format_bytes
-from edgeward.wire.chunks import Assembler, pieces
+from edgeward.wire.chunks import CHUNK_BYTES, LARGEST_CHUNK, Assembler, pieces
 from edgeward.wire.endpoints import Endpoint, Tls
 
 if TYPE_CHECKING:
@@ -84,6 +84,8 @@ class Channel:
             raise HostError(_why(error, here, there, tls)) from error
         self._publishers: dict[str, Any] = {}
         self._sender, self._number = os.urandom(16), 0
+        local = all(endpoint.loopback for endpoint in (*([here] if here else []), *there))
+        self._piece = LARGEST_CHUNK if local else CHUNK_BYTES
         self._tokens: dict[str, Any] = {}  # a token that is not held is withdrawn
         self._lock = threading.Lock()
 
@@ -102,7 +104,7 @@ class Channel:
             number = self._number
         publisher = self._publisher(key)
         try:
-            for label, piece in pieces(memoryview(payload), self._sender, number):
+            for label, piece in pieces(memoryview(payload), self._sender, number, self._piece):
                 # A put that takes longer than its patience ends the connection: pieces keep each of them short.
                 publisher.put(bytes(piece) if label else payload, attachment=label or None)
         except zenoh.ZError as error:
@@ -226,7 +228,7 @@ def _configuration(listen: Endpoint | None, connect: Sequence[Endpoint], tls: Tl
         "scouting/gossip/enabled": False,
         "transport/shared_memory/enabled": False,
         "transport/link/protocols": ["tls" if secure else "tcp"],
-        "transport/link/rx/max_message_size": 4 << 20,  # pieces are far shorter
+        "transport/link/rx/max_message_size": LARGEST_CHUNK + (64 << 10),
         # With two batches of 64 KiB, the default, both ends wait for each other: 1 MiB takes 1.5 times longer.
         "transport/link/tx/queue/size/data": 16,
     }

@@ -4,8 +4,9 @@
         put(piece, label)
     whole = Assembler(limit).add(label, piece)      # None until the last piece is there
 
-A piece is at most `CHUNK_BYTES`; its label says whose and which message it is of, how long that is, and where it goes.
-Data of one piece have no label.
+A piece is at most `CHUNK_BYTES` where a link may be thin; within a machine it may be `LARGEST_CHUNK`, since every piece
+costs a fifth of a millisecond. Its label says whose and which message it is of, how long that is, and where it goes. Data
+of one piece have no label.
 """
 
 from __future__ import annotations
@@ -20,20 +21,21 @@ import numpy as np
 from edgeward.errors import WireError
 from edgeward.units import format_bytes
 
-__all__ = ["CHUNK_BYTES", "Assembler", "pieces"]
+__all__ = ["CHUNK_BYTES", "LARGEST_CHUNK", "Assembler", "pieces"]
 
 CHUNK_BYTES = 128 << 10
+LARGEST_CHUNK = 4 << 20
 _LABEL = struct.Struct("<16sQQQ")
 _UNDER_WAY = 64
 
 
-def pieces(data: memoryview, sender: bytes, number: int) -> Iterator[tuple[bytes, memoryview]]:
+def pieces(data: memoryview, sender: bytes, number: int, size: int = CHUNK_BYTES) -> Iterator[tuple[bytes, memoryview]]:
     """The label and bytes of each piece in order. sender: 16 bytes, different for every channel."""
-    if data.nbytes <= CHUNK_BYTES:
+    if data.nbytes <= size:
         yield b"", data
         return
-    for start in range(0, data.nbytes, CHUNK_BYTES):
-        yield _LABEL.pack(sender, number, data.nbytes, start), data[start : start + CHUNK_BYTES]
+    for start in range(0, data.nbytes, size):
+        yield _LABEL.pack(sender, number, data.nbytes, start), data[start : start + size]
 
 
 @dataclass

@@ -130,7 +130,9 @@ def _floats(array: Array) -> Floats | None:
     if array.dtype.kind != "f" or array.dtype.newbyteorder("<").str not in _FLOATS:
         return None
     with np.errstate(over="ignore"):
-        values = np.require(array, np.float32, ["C", "W"]).reshape(-1)  # compiled loops take only what may be written to
+        values = np.require(array, np.float32, ["C", "W"]).reshape(
+            -1
+        )  # compiled loops take only what may be written to
     if values.size and not (np.isfinite(values.min()) and np.isfinite(values.max())):
         return None
     return values
