@@ -1,0 +1,95 @@
+"""`edgeward split run` and `edgeward node` as a user meets them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from edgeward.fleet.fleet import Device, Fleet, Link
+from edgeward.graph.chain import cut
+from edgeward.plan.evaluate import evaluate
+from edgeward.plan.plan import save_plan
+from edgeward.profile.profile import DeviceTimes
+from edgeward.profile.profiler import as_profile
+from edgeward.zoo.reference import build
+
+MODEL = "cifar-resnet20"
+CHAIN = cut(build(MODEL).eval(), torch.zeros(1, 3, 32, 32))
+LAST = len(CHAIN) - 1
+
+
+def edgeward(*arguments, timeout=120):
+    command = [sys.executable, "-m", "edgeward", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+
+
+@pytest.fixture
+def plan(tmp_path):
+    devices = (Device(name="pi", tier="device"), Device(name="edge", tier="edge"))
+    fleet = Fleet(devices=devices, links=(Link(between=("pi", "edge"), bandwidth="20 Mbit/s"),))
+    times = {name: DeviceTimes(seconds=(0.001,) * len(CHAIN)) for name in ("pi", "edge")}
+    profile = as_profile(CHAIN, MODEL).model_copy(update={"times": times})
+    file = tmp_path / "plan.json"
+    save_plan(evaluate(profile, fleet, [("pi", 0, 3), ("edge", 4, LAST)]), file)
+    return file
+
+
+def test_a_plan_runs_on_worker_processes_and_gives_the_networks_own_classes(plan, tmp_path):
+    pictures = np.random.default_rng(0).random((6, 3, 32, 32), np.float32)
+    np.save(tmp_path / "pictures.npy", pictures)
+    lines = tmp_path / "results.jsonl"
+    done = edgeward("split", "run", plan, "--input", tmp_path / "pictures.npy", "-o", lines, "--json")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["count"] == 6
+    assert {step["name"] for step in summary["plans"][0]["steps"]} == {"pi[0-3]", "pi->edge", f"edge[4-{LAST}]"}
+    records = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [record["index"] for record in records] == list(range(6))
+    with torch.no_grad():
+        best = build(MODEL).eval()(torch.from_numpy(pictures)).argmax(1).tolist()
+    assert [record["best"][0]["class"] for record in records] == best
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (["--input", "nothing.npy"], "cannot read nothing.npy"),
+        (["--input", "wrong.npy"], "this network takes"),
+        (["--input", "right.npy", "--network", "cifar-resnet56"], "another network"),
+        (["--input", "right.npy", "--normalise", "somehow"], "choose one of"),
+        (["--input", "right.npy", "--fleet", "nothing.toml"], "nothing.toml"),
+        (["--input", "right.npy", "--weights", "nothing.safetensors"], "nothing.safetensors"),
+    ],
+)
+def test_mistakes_end_in_one_line_and_exit_code_2(plan, tmp_path, change, word, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("wrong.npy", np.zeros((2, 3, 5, 5), np.float32))
+    np.save("right.npy", np.zeros((1, 3, 32, 32), np.float32))
+    done = edgeward("split", "run", plan, *change)
+    assert done.returncode == 2
+    assert word in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_certificates_are_made_once_and_a_node_beyond_loopback_needs_them(tmp_path):
+    folder = tmp_path / "certs"
+    for name in ("pi", "edge"):
+        done = edgeward("node", "cert", folder, name, "--host", "192.0.2.7", "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["certificate"].endswith(f"{name}.pem")
+    assert {file.name for file in folder.iterdir()} == {
+        "ca.pem", "ca.key", "pi.pem", "pi.key", "edge.pem", "edge.key"
+    }  # fmt: skip
+    assert (folder / "pi.key").stat().st_mode & 0o077 == 0
+    again = edgeward("node", "cert", folder, "bad name")
+    assert again.returncode == 2
+    refused = edgeward("node", "--listen", "tcp/0.0.0.0:17448")
+    assert refused.returncode == 2
+    assert "edgeward node cert" in refused.stderr
+    for wrong in (["--listen", "nowhere"], ["--memory", "lots"]):
+        assert edgeward("node", *wrong).returncode == 2
