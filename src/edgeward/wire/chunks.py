@@ -5,8 +5,8 @@
     whole = Assembler(limit).add(label, piece)      # None until the last piece is there
 
 A piece is at most `CHUNK_BYTES` where a link may be thin; within a machine it may be `LARGEST_CHUNK`, since every piece
-costs a fifth of a millisecond. Its label says whose and which message it is of, how long that is, and where it goes. Data
-of one piece have no label.
+costs a fifth of a millisecond. Its label says whose and which message it is of, how long that is, and where it goes.
+Data of one piece have no label.
 """
 
 from __future__ import annotations
