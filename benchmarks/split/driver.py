@@ -24,6 +24,7 @@ from edgeward.split.deployment import Deployment
 from edgeward.split.network import open_split
 from edgeward.split.pilot import PilotOptions
 from edgeward.wire.certificates import tls_files
+from edgeward.wire.pages import keep_freed_memory
 
 
 class Driver:
@@ -90,10 +91,17 @@ class Driver:
         assert self.deployment is not None
         self.deployment.switch(Plan.model_validate(plan))
         moments = []
+        busy: dict[str, list[float]] = {}
         for result in self.deployment.stream(self.image for _ in range(count)):
             moments.append(time.monotonic())
-            assert result.index >= 0
-        return {"moments": moments[3:]}
+            unpacking = 0.0
+            for step in result.steps:
+                if step.kind == "stage":
+                    busy.setdefault(step.name, []).append(unpacking + step.seconds)
+                else:  # the sender packs after its stage
+                    list(busy.values())[-1][-1] += step.pack
+                unpacking = step.unpack
+        return {"moments": moments[3:], "busy": {name: float(np.median(taken)) for name, taken in busy.items()}}
 
     def kill(self, pid: int, before: int, after: int) -> dict[str, Any]:
         """Results while the process of a node is killed after some of them."""
@@ -132,6 +140,7 @@ class Driver:
 
 
 def main() -> None:
+    keep_freed_memory()
     driver = Driver(json.loads(sys.stdin.readline()))
     print("{}", flush=True)
     for line in sys.stdin:

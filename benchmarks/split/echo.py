@@ -13,12 +13,14 @@ from typing import Any, Self
 
 from edgeward.wire.channel import Channel
 from edgeward.wire.messages import Message, TensorPart, pack, unpack
+from edgeward.wire.pages import keep_freed_memory
 
 
 class Echo:
     """The asking side; each call returns seconds of one round trip."""
 
     def __init__(self, size: int) -> None:
+        keep_freed_memory()  # as nodes do
         self.size = size
         self.data = bytes(range(256)) * (size // 256)
         self.ports = [free_port(), free_port()]
@@ -91,6 +93,7 @@ def exactly(connection: socket.socket, count: int) -> bytearray:
 
 
 def serve(channel_port: int, socket_port: int, size: int) -> None:
+    keep_freed_memory()
     session = Channel(listen=f"tcp/127.0.0.1:{channel_port}")
 
     def back(data: Any) -> None:

@@ -53,13 +53,19 @@ def three_devices(count: int, repeats: int) -> dict[str, Any]:
         for plan in plans:
             taken = running.ask("run", plan=dump(plan), times=repeats + 1)["seconds"][1:]
             latencies.append((statistics.median(taken), plan.latency))
-        moments = running.ask("stream", plan=dump(pipeline), count=40)["moments"]
+        streamed = running.ask("stream", plan=dump(pipeline), count=60)
+        moments, busy = streamed["moments"], streamed["busy"]
         spacing = (moments[-1] - moments[0]) / (len(moments) - 1)
         running.set_links(1e9)
         running.ask("open", plan=dump(first), adapt=True)
         running.set_links(None)
         death = running.ask("kill", pid=running.nodes["edge"].pid, before=20, after=60)
-        stream = {"stream": pipeline.bottleneck / spacing, "stream_plan": pipeline.describe()}
+        said = ", ".join(f"{name} {1000 * seconds:.1f} ms" for name, seconds in busy.items())
+        stream = {
+            "stream": pipeline.bottleneck / spacing,
+            "stream_plan": f"{pipeline.describe()}; a result every {1000 * spacing:.1f} ms; medians in the stream: {said}",
+            "stream_measured": max([*busy.values(), *(hop.seconds for hop in pipeline.hops)]) / spacing,
+        }
         return {"latencies": latencies, **stream, **death}
 
 

@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from edgeward.cli.output import note, print_json, show_table
+from edgeward.errors import ConfigError
 
 __all__ = ["app", "cert", "node"]
 
@@ -40,14 +41,16 @@ def node(
     """Run blocks of networks for others until interrupted. `edgeward split run` sends them here."""
     if context.invoked_subcommand is not None:
         return
-    from edgeward.units import format_bytes, parse_bytes
+    from edgeward.units import format_bytes
     from edgeward.wire.certificates import tls_files
     from edgeward.wire.header import Limits
     from edgeward.wire.node import Node
+    from edgeward.wire.pages import keep_freed_memory
     from edgeward.wire.server import StageServer
 
-    most = parse_bytes(max_message)
-    limit = parse_bytes(memory) if memory else None
+    keep_freed_memory()
+    most = _size("--max-message", max_message)
+    limit = _size("--memory", memory) if memory else None
     server = StageServer(name, limit, threads, Limits(max_bytes=most, max_elements=most))
     running = Node(server, listen, tls_files(certs, name) if certs is not None else None, note)
     stop = threading.Event()
@@ -59,6 +62,18 @@ def node(
         pass
     running.close()
     note(f"node {name!r} handled {running.handled} orders")
+
+
+def _size(option: str, text: str) -> int:
+    from edgeward.units import parse_bytes
+
+    try:
+        size = parse_bytes(text)
+    except ValueError as error:
+        raise ConfigError(f"{option}: {error}") from error
+    if size < 1 << 20:
+        raise ConfigError(f"{option} {text}: give at least 1 MiB")
+    return size
 
 
 @app.command()

@@ -67,7 +67,9 @@ def run(
     from edgeward.split.inputs import open_inputs
     from edgeward.split.network import open_split
     from edgeward.split.pilot import PilotOptions
+    from edgeward.wire.pages import keep_freed_memory
 
+    keep_freed_memory()
     chosen = load_plan(plan)
     around = load_fleet(fleet) if fleet is not None else None
     known = load_profile(profile) if profile is not None else None

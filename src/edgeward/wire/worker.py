@@ -11,6 +11,7 @@ import sys
 
 from edgeward.wire.header import Limits
 from edgeward.wire.hosts import serve_stream
+from edgeward.wire.pages import keep_freed_memory
 from edgeward.wire.server import StageServer
 
 __all__ = ["main"]
@@ -19,6 +20,7 @@ __all__ = ["main"]
 def main(arguments: list[str]) -> None:
     """Serve until the socket is closed; an interrupt of the terminal is for the parent to act on."""
     name, descriptor, threads, memory = arguments
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     server = StageServer(name, int(memory) or None, int(threads), Limits(max_bytes=1 << 32))
     serve_stream(socket.socket(fileno=int(descriptor)), server)
