@@ -6,7 +6,6 @@ import os
 import queue
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import threading
@@ -29,22 +28,6 @@ channel.subscribe("test/request", lambda data: channel.publish("test/reply", [da
 channel.declare_alive("echo")
 print("up", flush=True)
 sys.stdin.read()
-"""
-RAW_ECHO = """
-import socket, sys
-server = socket.create_server(("127.0.0.1", 0))
-print(server.getsockname()[1], flush=True)
-peer, _ = server.accept()
-peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-size = int(sys.argv[1])
-while True:
-    buffer = bytearray(size)
-    view = memoryview(buffer)
-    while view and (got := peer.recv_into(view)):
-        view = view[got:]
-    if view:
-        break
-    peer.sendall(bytes(buffer))
 """
 
 
@@ -283,33 +266,14 @@ def test_wrong_arguments():
         Channel(lease=0)
 
 
-def test_a_mebibyte_goes_and_comes_back_nearly_as_fast_as_over_a_bare_socket():
-    """The median of 50 interleaved round trips, best of three attempts since the machine may be busy."""
-    endpoint, size = free_endpoint(), 1 << 20
-    data = os.urandom(size)
-    with process(ECHO, endpoint), process(RAW_ECHO, str(size)) as bare_echo, Channel(connect=[endpoint]) as channel:
+def test_a_mebibyte_goes_and_comes_back_unchanged_again_and_again():
+    """How fast is the benchmark's to say."""
+    endpoint = free_endpoint()
+    with process(ECHO, endpoint), Channel(connect=[endpoint]) as channel:
         answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         channel.subscribe("test/reply", answers.put)
         until(lambda: channel.listeners("test/request"))
-        with socket.create_connection(("127.0.0.1", int(bare_echo.line))) as raw:
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            for _attempt in range(3):
-                ours, bare = [], []
-                for _ in range(50):
-                    started = time.perf_counter()
-                    channel.publish("test/request", [data])
-                    assert answers.get(timeout=10) == data
-                    ours.append(time.perf_counter() - started)
-                    started = time.perf_counter()
-                    raw.sendall(data)
-                    back = bytearray(size)
-                    view = memoryview(back)
-                    while view:
-                        view = view[raw.recv_into(view) :]
-                    assert back == data
-                    bare.append(time.perf_counter() - started)
-                figures = statistics.median(ours), statistics.median(bare)
-                if figures[0] <= 1.5 * figures[1] + 0.002:
-                    break
-    assert figures[0] <= 1.5 * figures[1] + 0.002, f"{figures[0] * 1e3:.2f} ms against {figures[1] * 1e3:.2f} ms"
-    print(f"1 MiB round trip: {figures[0] * 1e3:.2f} ms, bare socket {figures[1] * 1e3:.2f} ms")
+        for _ in range(20):
+            data = os.urandom(1 << 20)
+            channel.publish("test/request", [data])
+            assert answers.get(timeout=10) == data
