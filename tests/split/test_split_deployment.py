@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import signal
@@ -205,6 +206,63 @@ def test_a_killed_worker_is_left_at_once_and_taken_back_when_it_is_there_again()
     assert ways[-1] == plan.describe() or deployment.pilot.switches[-1] == plan
     for number, one in enumerate(results):
         np.testing.assert_allclose(one.outputs[0], expected(image(number)), atol=1e-4)
+
+
+class Changing(LocalHost):
+    """A host whose stages, or the way to it, take longer from a moment on."""
+
+    def __init__(self, name):
+        super().__init__(StageServer(name))
+        self.working = self.arriving = 0.0
+
+    def run(self, order):
+        if order.kind != "run":
+            return super().run(order)
+        if self.working:
+            for number, stage in self.server._stages.items():
+                self.server._stages[number] = dataclasses.replace(stage, run=self._slowed(stage.run))
+            self.working = 0.0
+        time.sleep(self.arriving)
+        return super().run(order)
+
+    def _slowed(self, run):
+        seconds = self.working
+
+        def later(arrays):
+            time.sleep(seconds)
+            return run(arrays)
+
+        return later
+
+
+@pytest.mark.parametrize("what", ["working", "arriving"])
+def test_a_host_that_becomes_slow_and_a_link_that_becomes_thin_are_left_while_results_go_on(what):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 2, 5, stride=4), nn.Flatten()).eval()
+    chain = cut(model, torch.rand(1, 3, 96, 96))
+    times = {name: DeviceTimes(seconds=(seconds,) * len(chain)) for name, seconds in (("pi", 0.01), ("edge", 0.002))}
+    profile = as_profile(chain, "wide").model_copy(update={"times": times})
+    link = Link(between=("pi", "edge"), bandwidth="1 Gbit/s")
+    fleet = Fleet(devices=(Device(name="pi", tier="device"), Device(name="edge", tier="edge")), links=(link,))
+    plan = evaluate(profile, fleet, [("edge", 0, len(chain) - 1)])
+    hosts = {name: Changing(name) for name in ("pi", "edge")}
+    crew = CrewOptions(start=lambda device, source: hosts[device.name])
+    options = PilotOptions(consider=0.1, tick=0.02, depth=1)
+    array = np.random.default_rng(0).random((1, 3, 96, 96), np.float32)
+    with torch.no_grad():
+        wanted = model(torch.from_numpy(array)).numpy()
+    with Deployment(
+        plan, SplitNetwork("wide", chain), fleet=fleet, profile=profile, crew=crew, pilot=options
+    ) as running:
+        for _ in range(5):
+            running.run(array)
+        assert running.plan.describe() == plan.describe()
+        setattr(hosts["edge"], what, 0.15)
+        deadline = time.monotonic() + 20
+        while running.plan.describe() == plan.describe() and time.monotonic() < deadline:
+            np.testing.assert_allclose(running.run(array).outputs[0], wanted, atol=1e-4)
+        assert running.plan.describe() == f"pi[0-{len(chain) - 1}]"
+        np.testing.assert_allclose(running.run(array).outputs[0], wanted, atol=1e-4)
 
 
 def test_a_plan_for_another_network_is_refused(tmp_path):

@@ -234,6 +234,10 @@ def test_handlers_may_publish_large_answers_to_each_other():
             one.publish("test/two", [data])
             two.publish("test/one", [data])
         until(lambda: counts == {"test/one": 14, "test/two": 14}, 20)
+        assert counts == {
+            "test/one": 14,
+            "test/two": 14,
+        }  # each began four and answered ten; nothing hung or came twice
 
 
 def test_ipv6_loopback():

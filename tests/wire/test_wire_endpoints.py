@@ -55,6 +55,11 @@ def test_a_peer_that_starts_within_the_timeout_is_waited_for():
     endpoint, opened = free_endpoint(), []
     starter = threading.Timer(0.5, lambda: opened.append(Channel(listen=endpoint)))
     starter.start()
-    with Channel(connect=[endpoint], timeout=5):
+    with Channel(connect=[endpoint], timeout=5) as channel:
         starter.join()
+        opened[0].subscribe("test/late", print)
+        deadline = time.monotonic() + 5
+        while not channel.listeners("test/late") and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert channel.listeners("test/late")
     opened[0].close()

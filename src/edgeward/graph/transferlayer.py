@@ -10,6 +10,7 @@ does not divide is first padded by repeating the last row and column, and croppe
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -30,7 +31,7 @@ _FORMS = tuple(
 )
 
 
-class TransferLayer(nn.Module):
+class TransferLayer(nn.Module, ABC):
     """The pair. name: as `parse_transfer` reads it; factor: by how much height and width shrink.
 
     Subclasses give `shrink` for sizes that the factor divides, and `restore`; both can be traced by torch.fx.
@@ -41,13 +42,13 @@ class TransferLayer(nn.Module):
         self.name = name
         self.factor = factor
 
+    @abstractmethod
     def shrink(self, x: Tensor) -> Tensor:
         """[n, c, factor h, factor w] to [n, c', h, w]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def restore(self, y: Tensor) -> Tensor:
         """[n, c', h, w] to [n, c, factor h, factor w]."""
-        raise NotImplementedError
 
     def fits(self, shape: Sequence[int]) -> bool:
         """Whether a tensor of this shape is 4-D and gets smaller."""

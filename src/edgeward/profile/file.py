@@ -22,7 +22,7 @@ from edgeward.errors import PlanError, StoreError
 from edgeward.graph.blockcost import BlockCost
 from edgeward.profile.profile import FORMAT, DeviceTimes, Profile
 
-__all__ = ["load_profile", "replace_text", "save_profile"]
+__all__ = ["load_profile", "replace_bytes", "replace_text", "save_profile"]
 
 LARGEST_BYTES = 64 << 20
 
@@ -88,12 +88,17 @@ def save_profile(profile: Profile, path: Path) -> None:
 
 def replace_text(path: Path, text: str) -> None:
     """Put a text where `path` is, wholly or not at all. Raises StoreError when the disk refuses."""
+    replace_bytes(path, text.encode())
+
+
+def replace_bytes(path: Path, data: bytes) -> None:
+    """Put these bytes where `path` is, wholly or not at all. Raises StoreError when the disk refuses."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             Path(name).chmod(0o644)

@@ -24,12 +24,12 @@ import numpy.typing as npt
 from edgeward.profile.backends import Call
 from edgeward.profile.profile import DeviceTimes
 
-__all__ = ["Piece", "Samples", "calibrate", "pieces_of", "run_round", "summarise"]
+__all__ = ["RATIONED", "Piece", "Samples", "calibrate", "pieces_of", "run_round", "summarise"]
 
 Piece = tuple[int, int]
 """First and last block."""
 _SHORTEST = 1e-4
-_RATIONED = 1.15
+RATIONED = 1.15
 """A run that took this many times its processor time was made to wait."""
 
 
@@ -117,7 +117,7 @@ def summarise(samples: Samples, blocks: int, threads: int) -> DeviceTimes:
     cpu = {piece: np.array(values) for piece, values in samples.cpu.items()}
     per_round = sum(wall.values()) / np.maximum(sum(cpu.values()), 1e-9)
     stretched = float(sum(values.sum() for values in wall.values()) / max(sum(v.sum() for v in cpu.values()), 1e-9))
-    rationed = threads == 1 and stretched > _RATIONED
+    rationed = threads == 1 and stretched > RATIONED
     values = {piece: cpu[piece] * stretched for piece in cpu} if rationed else wall
     singles = [values[index, index] for index in range(blocks)]
     middle = [float(np.median(one)) for one in singles]

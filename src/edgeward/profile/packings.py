@@ -26,7 +26,7 @@ from torch import Tensor
 from edgeward.errors import ConfigError, StoreError, WireError
 from edgeward.graph.chain import Chain
 from edgeward.profile.file import replace_text
-from edgeward.profile.measure import Piece, Samples, calibrate, run_round
+from edgeward.profile.measure import RATIONED, Piece, Samples, calibrate, run_round
 from edgeward.profile.packing import IDENTITY, PackingCosts, PackingTimes
 
 if TYPE_CHECKING:
@@ -38,8 +38,6 @@ __all__ = ["DEFAULT", "PackingOptions", "load_samples", "measure_packings", "pro
 DEFAULT = ("identity+zstd", "fp16", "int8", "int8+zstd", "float4-e3m0+zstd", "avg2-bilinear", "avg2-bilinear/int8+zstd")
 """What the name "default" stands for."""
 MOST_SAMPLES = 64
-RATIONED = 1.15
-"""Seconds per second of processor time from which calls are charged as `edgeward.profile.measure` charges blocks."""
 
 Array = npt.NDArray[Any]
 Boundary = tuple[Array, ...]

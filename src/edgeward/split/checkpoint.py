@@ -11,8 +11,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +23,7 @@ from torch import Tensor
 
 from edgeward.errors import StoreError
 from edgeward.graph.chain import Chain
+from edgeward.profile.file import replace_bytes
 from edgeward.split.labelled import Labelled
 
 __all__ = [
@@ -32,7 +31,6 @@ __all__ = [
     "History",
     "identity_of",
     "load_checkpoint",
-    "replace_bytes",
     "save_checkpoint",
     "weights_of",
 ]
@@ -121,21 +119,3 @@ def load_checkpoint(path: Path, identity: str, student: Chain, optimizer: torch.
     except (OSError, safetensors.SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise StoreError(f"{path} is damaged ({error}); delete it to begin anew") from error
     return Checkpoint(history, best)
-
-
-def replace_bytes(path: Path, data: bytes) -> None:
-    """Put these bytes where `path` is, wholly or not at all. Raises StoreError when the disk refuses."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
-        finally:
-            Path(name).unlink(missing_ok=True)
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror}; free some space or choose another place") from error

@@ -106,6 +106,17 @@ class Crew:
                 self._held[name].clear()
             return host
 
+    def started(self, name: str) -> Host:
+        """A host as it is, dead or alive; one begun anew would hold no stage. Raises HostError when there is none."""
+        host = self._hosts.get(name)
+        if host is None:
+            raise HostError(f"host {name!r} was not started; install a plan that uses it first")
+        return host
+
+    def holds(self, name: str, stage_id: str) -> bool:
+        """Whether a host is there and has a stage."""
+        return stage_id in self._held[name] and self._is_alive(name)
+
     def _start(self, device: Device) -> Host:
         if device.name in self.remote:
             assert self._exchange is not None

@@ -161,6 +161,11 @@ class Deployment:
         self.pilot.origin = plan
         self.adopt(way)
 
+    def missing(self) -> frozenset[str]:
+        """Hosts that the present plan needs and that are gone, or came back without their stages."""
+        entries = [entry for leg in self._way.legs for entry in leg.route]
+        return frozenset(one["host"] for one in entries if not self.crew.holds(one["host"], one["stage"]))
+
     def overdue(self, seconds: float) -> list[int]:
         """Indices of requests that have been under way for so long."""
         now = time.monotonic()
@@ -213,7 +218,7 @@ class Deployment:
         leg = request.way.legs[number]
         order = Message("run", {"route": list(leg.route), "request": request.index}, tuple(parts))
         try:
-            future = self.crew[leg.host].run(order)
+            future = self.crew.started(leg.host).run(order)
         except HostError as error:
             self.pilot.failed(request.index, str(error))
             return

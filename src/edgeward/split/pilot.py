@@ -69,6 +69,9 @@ class Piloted(Protocol):
     def again(self, index: int) -> None:
         """Run a request again from its inputs."""
 
+    def missing(self) -> frozenset[str]:
+        """Hosts that the plan needs and cannot use."""
+
     def overdue(self, seconds: float) -> list[int]:
         """Requests under way for longer."""
 
@@ -152,6 +155,12 @@ class Pilot:
             if self._closed:
                 return
             self._leave_the_dead()
+            if failed and self.deployment.missing():  # nothing to run them on: they wait for the next plan
+                with self._condition:
+                    self._failed = [*failed, *self._failed]
+                    self._considered = 0.0
+                time.sleep(self.options.tick)
+                failed = []
             for index, reason in failed:
                 self.options.note(f"request {index} runs again: {reason}")
                 self.deployment.again(index)
@@ -166,7 +175,7 @@ class Pilot:
 
     def _leave_the_dead(self) -> None:
         """Take the standby plan at once when the present one needs a host that is gone."""
-        gone = {stage.device for stage in self.deployment.plan.stages} - self.deployment.crew.alive
+        gone = self.deployment.missing()
         if not gone:
             return
         if self._standby is None and self._work is not None and not self._work.done():
@@ -188,6 +197,9 @@ class Pilot:
             crew.revive()
             self._probe()
             better = self._better(crew.alive)
+            present = self.deployment.plan
+            if better is None and self.deployment.missing() and {one.device for one in present.stages} <= crew.alive:
+                self.deployment.adopt(self.deployment.prepare(present))  # its hosts came back empty
             if better is not None:
                 self._adopt(self.deployment.prepare(better), "it is better now")
         except EdgewardError as error:
@@ -195,17 +207,13 @@ class Pilot:
 
     def _better(self, alive: frozenset[str]) -> Plan | None:
         present = self.deployment.plan
-        if self._watch is None:
+        settled = not self.options.adapt and {stage.device for stage in present.stages} <= alive
+        if self._watch is None or settled:
             back = {stage.device for stage in self.origin.stages} <= alive
             return self.origin if back and present != self.origin else None
-        if not self.options.adapt and {stage.device for stage in present.stages} <= alive:
-            return self.origin if self._original_is_missed(present, alive) else None
         with self._condition:
             watch = self._watch
         return watch.better(present, alive, self.origin.objective, self.options.constraints)
-
-    def _original_is_missed(self, present: Plan, alive: frozenset[str]) -> bool:
-        return present != self.origin and {stage.device for stage in self.origin.stages} <= alive
 
     def _probe(self) -> None:
         """Look at the links from the source that the present plan does not use."""

@@ -24,7 +24,8 @@ from torch import nn
 from edgeward.errors import ModelError
 from edgeward.graph.chain import Chain, CutOptions, cut
 from edgeward.graph.transfer import TransferLayer, fitting, parse_transfer, with_transfer
-from edgeward.split.checkpoint import replace_bytes, weights_of
+from edgeward.profile.file import replace_bytes
+from edgeward.split.checkpoint import weights_of
 from edgeward.split.tune import Tuned
 
 __all__ = ["Base", "TunedRecord", "layer_behind", "load_tuned", "read_record", "save_tuned"]
