@@ -23,7 +23,7 @@ def sparse_map(data: Path | None) -> tuple[np.ndarray[Any, np.dtype[np.float32]]
 def trained(data: Path | None) -> tuple[torch.nn.Module, torch.Tensor, str]:
     import cv2
 
-    from edgeward.split.pretrained import load_pretrained
+    from edgeward.zoo.pretrained import load_pretrained
     from edgeward.zoo.reference import build
 
     if data is None:

@@ -9,9 +9,9 @@ import torch
 
 from edgeward.graph.chain import Chain, cut
 from edgeward.graph.transfer import parse_transfer
-from edgeward.split.labelled import load_labelled
-from edgeward.split.pretrained import load_pretrained
 from edgeward.split.tune import TuneOptions, tune
+from edgeward.vision.labelled import load_labelled
+from edgeward.zoo.pretrained import load_pretrained
 from edgeward.zoo.reference import build
 
 EPOCHS = 2

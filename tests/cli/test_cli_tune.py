@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from edgeward.cli.tune import tune
 from edgeward.errors import EdgewardError
-from edgeward.split.accuracy import accuracy
-from edgeward.split.labelled import load_labelled
 from edgeward.split.tuned import load_tuned
+from edgeward.vision.classification import accuracy
+from edgeward.vision.labelled import load_labelled
 from edgeward.zoo.network import open_network
 
 NETWORK = """

@@ -14,11 +14,11 @@ from torch.nn import functional
 from edgeward.errors import ConfigError, ModelError, StoreError, TraceError
 from edgeward.graph.chain import CutOptions, cut
 from edgeward.graph.transfer import parse_transfer
-from edgeward.split.accuracy import accuracy
-from edgeward.split.labelled import Labelled
 from edgeward.split.training import TuneOptions, loss_of
 from edgeward.split.tune import best_cut, tune
 from edgeward.split.tuned import Base, load_tuned, save_tuned
+from edgeward.vision.classification import accuracy
+from edgeward.vision.labelled import Labelled
 
 SHAPE = (3, 12, 12)
 

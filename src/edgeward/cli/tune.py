@@ -19,9 +19,9 @@ from edgeward.units import format_bytes
 
 if TYPE_CHECKING:
     from edgeward.graph.chain import Chain
-    from edgeward.split.labelled import Labelled
     from edgeward.split.training import Progress
     from edgeward.split.tune import Tuned, TuneOptions
+    from edgeward.vision.labelled import Labelled
 
 __all__ = ["tune"]
 
@@ -54,11 +54,11 @@ def tune(
     import torch
 
     from edgeward.graph.chain import CutOptions, cut
-    from edgeward.split.labelled import load_labelled
-    from edgeward.split.pretrained import load_pretrained
     from edgeward.split.training import TuneOptions
     from edgeward.split.tuned import Base, save_tuned
+    from edgeward.vision.labelled import load_labelled
     from edgeward.zoo.network import open_network
+    from edgeward.zoo.pretrained import load_pretrained
 
     options = TuneOptions(epochs=epochs, mode=mode, learning_rate=learning_rate, seed=seed)
     if codec is not None:
@@ -144,7 +144,7 @@ def _tuned(chain: Chain, place: int, name: str, data: tuple[Labelled, Labelled],
 
 def _result(tuned: Tuned, judged: Labelled, codec: str | None) -> dict[str, Any]:
     """What is shown of one layer, as plain values."""
-    from edgeward.split.accuracy import mean_bytes, paired_drops
+    from edgeward.split.drops import mean_bytes, paired_drops
 
     sends = tuned.after if tuned.layer is None else tuned.after + 1
     costs = tuned.chain.costs

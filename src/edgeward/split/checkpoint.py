@@ -24,7 +24,7 @@ from torch import Tensor
 from edgeward.errors import StoreError
 from edgeward.graph.chain import Chain
 from edgeward.profile.file import replace_bytes
-from edgeward.split.labelled import Labelled
+from edgeward.vision.labelled import Labelled
 
 __all__ = [
     "Checkpoint",

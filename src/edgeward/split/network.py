@@ -22,9 +22,9 @@ from edgeward.errors import EdgewardError, PlanError
 from edgeward.graph.chain import Chain, CutOptions, cut
 from edgeward.graph.onnx import OnnxPieces, export_chain
 from edgeward.plan.plan import Plan
-from edgeward.split.pretrained import load_pretrained
 from edgeward.wire.package import Package, onnx_package, torch_package
 from edgeward.zoo.network import Network, example_of, open_network
+from edgeward.zoo.pretrained import load_pretrained
 
 __all__ = ["SplitNetwork", "open_split"]
 

@@ -18,9 +18,9 @@ from torch.nn import functional
 
 from edgeward.errors import ConfigError
 from edgeward.graph.chain import Chain
-from edgeward.split.accuracy import accuracy, logits_of
 from edgeward.split.checkpoint import Checkpoint, History, load_checkpoint, save_checkpoint, weights_of
-from edgeward.split.labelled import Labelled
+from edgeward.vision.classification import accuracy, logits_of
+from edgeward.vision.labelled import Labelled
 
 __all__ = ["MODES", "Progress", "Training", "TuneOptions", "loss_of"]
 

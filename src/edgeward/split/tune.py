@@ -22,10 +22,10 @@ from torch import Tensor
 from edgeward.errors import ConfigError, ModelError, TraceError
 from edgeward.graph.chain import Chain
 from edgeward.graph.transfer import LearnedLayer, TransferLayer, duplicate, fitting, with_transfer
-from edgeward.split.accuracy import Drop, correct, drop_between, logits_of
 from edgeward.split.checkpoint import identity_of
-from edgeward.split.labelled import Labelled
 from edgeward.split.training import MODES, Progress, Training, TuneOptions
+from edgeward.vision.classification import Drop, correct, drop_between, logits_of
+from edgeward.vision.labelled import Labelled
 
 __all__ = ["MODES", "Progress", "TuneOptions", "Tuned", "best_cut", "tune"]
 

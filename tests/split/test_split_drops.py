@@ -14,10 +14,11 @@ from torch import nn
 from edgeward.errors import ConfigError, ModelError, SourceError
 from edgeward.graph.chain import cut
 from edgeward.graph.transfer import parse_transfer, with_transfer
-from edgeward.split.accuracy import accuracy, correct, drop_between, mean_bytes, measure_drops, paired_drops
-from edgeward.split.labelled import Labelled, load_labelled
-from edgeward.split.pretrained import load_pretrained
+from edgeward.split.drops import mean_bytes, measure_drops, paired_drops
+from edgeward.vision.classification import accuracy, correct, drop_between
+from edgeward.vision.labelled import Labelled, load_labelled
 from edgeward.zoo.network import open_network
+from edgeward.zoo.pretrained import load_pretrained
 
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.integers(0, 256, (12, 9, 11, 3), dtype=np.uint8)

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from edgeward.errors import SourceError
-from edgeward.split.labelledfile import read_folder, read_idx, read_npz
+from edgeward.vision.labelledfile import read_folder, read_idx, read_npz
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Labelled", "load_labelled"]
 

@@ -1,6 +1,5 @@
-"""How often a network is right, and what a packing of the tensors at a cut costs it.
+"""What a packing of the tensors at a cut costs a network in accuracy.
 
-    accuracy(chain, test)                                                     # 0.917
     measure_drops(chain, ["int8+zstd", "avg2-bilinear/int8+zstd"], test)      # {"int8+zstd": (0.0, 0.001, ...), ...}
 
 A packing (`edgeward.wire.packing`) is a transfer layer without weights, a codec, or both.
@@ -8,76 +7,29 @@ A packing (`edgeward.wire.packing`) is a transfer layer without weights, a codec
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from edgeward.errors import ConfigError, ModelError, WireError
+from edgeward.errors import ConfigError, WireError
 from edgeward.graph.chain import Chain
 from edgeward.graph.trace import restored
-from edgeward.split.labelled import Labelled
+from edgeward.vision.classification import BATCH, Drop, drop_between, logits_of
+from edgeward.vision.labelled import Labelled
 
 if TYPE_CHECKING:
     from edgeward.wire.packing import Packing
 
 __all__ = [
-    "Drop",
-    "accuracy",
     "carried",
-    "correct",
-    "drop_between",
-    "logits_of",
     "mean_bytes",
     "measure_drops",
     "paired_drops",
 ]
-
-BATCH = 100
-
-
-@dataclass(frozen=True)
-class Drop:
-    """share: top-1 accuracy lost (negative: gained). error: its standard error, from the same pictures both ways."""
-
-    share: float
-    error: float
-
-
-def logits_of(result: Any) -> Tensor:
-    """The scores [n, classes] in what a network returns. Raises ModelError when there are none."""
-    found = result.get("logits") if isinstance(result, Mapping) else getattr(result, "logits", result)
-    found = found[0] if isinstance(found, list | tuple) and found else found
-    if not isinstance(found, Tensor) or found.dim() != 2:
-        shown = list(found.shape) if isinstance(found, Tensor) else type(result).__name__
-        raise ModelError(f"the network returns {shown}; a classifier returns scores [n, classes]")
-    return found
-
-
-def accuracy(model: nn.Module, data: Labelled) -> float:
-    """The share of pictures whose highest score is that of their label, in eval mode. `model` may be a `Chain`."""
-    return float(correct(model, data).double().mean())
-
-
-def correct(model: nn.Module, data: Labelled) -> Tensor:
-    """For every picture whether the network is right: bool [n]. Raises ModelError when it returns no scores."""
-    found = []
-    with restored(model), torch.no_grad():
-        model.eval()
-        for images, labels in data.batches(BATCH):
-            found.append(logits_of(model(images)).argmax(1) == labels)
-    return torch.cat(found)
-
-
-def drop_between(before: Tensor, after: Tensor) -> Drop:
-    """What was lost from one to the other, for the same pictures: bool [n] each."""
-    difference = before.double() - after.double()
-    error = float(difference.std()) / math.sqrt(len(difference)) if len(difference) > 1 else math.inf
-    return Drop(float(difference.mean()), error)
 
 
 def measure_drops(
