@@ -4,8 +4,8 @@
     header.check(Limits())                   # WireError before anything of that size is allocated
     header.total                             # bytes of the whole message
 
-Little-endian: magic (4), version (2), flags (2, zero), JSON bytes (4), CRC-32 of the tensors (4), tensor bytes (8),
-sequence (8), BLAKE2b-256 of these 32 bytes and the JSON (32).
+Little-endian: magic (4), version (2), flags (2, zero), JSON bytes (4), low half of the tensors' XXH3-64 (4), tensor
+bytes (8), sequence (8), BLAKE2b-256 of these 32 bytes and the JSON (32). XXH3 costs a tenth of what CRC-32 does.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import xxhash
 
 from edgeward.errors import WireError
 from edgeward.units import format_bytes
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ALIGNMENT", "HEADER_BYTES", "VERSION", "Header", "Limits", "checksum"]
 
-VERSION = 1
+VERSION = 2
 ALIGNMENT = 64
 _MAGIC = b"EDGW"
 _FIELDS = struct.Struct("<4sHHIIQQ")
@@ -51,7 +52,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Header:
-    """Lengths in bytes (multiples of 64), the sender's running number, and the CRC-32 of the tensors."""
+    """Lengths in bytes (multiples of 64), the sender's running number, and the checksum of the tensors."""
 
     json_bytes: int
     payload_bytes: int
@@ -68,7 +69,7 @@ class Header:
         """The header at the start of `data`. Raises WireError for other bytes or another version."""
         if data.nbytes < HEADER_BYTES:
             raise WireError(f"{data.nbytes} bytes are not a message; the header alone has {HEADER_BYTES}")
-        magic, version, flags, json_bytes, crc, payload_bytes, sequence = _FIELDS.unpack_from(data)
+        magic, version, flags, json_bytes, check, payload_bytes, sequence = _FIELDS.unpack_from(data)
         if magic != _MAGIC:
             raise WireError(f"the bytes begin with {magic!r}, not {_MAGIC!r}; the sender is not edgeward")
         if version != VERSION:
@@ -78,7 +79,7 @@ class Header:
             )
         if flags or json_bytes % ALIGNMENT or payload_bytes % ALIGNMENT:
             raise WireError("the header of the message is damaged; the sender must send it again")
-        return cls(json_bytes, payload_bytes, sequence, crc)
+        return cls(json_bytes, payload_bytes, sequence, check)
 
     def pack(self, text: bytes) -> bytes:
         """Header and JSON as bytes."""
@@ -102,11 +103,11 @@ class Header:
 
 
 def checksum(buffers: Iterable[Buffer]) -> int:
-    """CRC-32 of the buffers as if they were one."""
-    value = 0
+    """The low 32 bits of the XXH3-64 of the buffers as if they were one."""
+    whole = xxhash.xxh3_64()
     for buffer in buffers:
-        value = zlib.crc32(buffer, value)
-    return value
+        whole.update(buffer)
+    return whole.intdigest() & 0xFFFFFFFF
 
 
 def _digest(fields: Buffer, text: Buffer) -> bytes:

@@ -6,8 +6,8 @@
 
 A message is a header of 64 bytes, JSON padded with spaces, and the tensors in order, each padded with zeros; all begin
 at multiples of 64 bytes. Where a tensor lies follows from the lengths before it, so parts cannot overlap.
-BLAKE2b covers header and JSON, CRC-32 the tensors (1.2 and 6.1 GiB/s measured on one core). Both find damage; neither
-is a signature: who sent a message is what mutual TLS vouches for.
+BLAKE2b covers header and JSON, XXH3 the tensors (1.2 and, from cache, 70 GiB/s measured on one core). Both find
+damage; neither is a signature: who sent a message is what mutual TLS vouches for.
 """
 
 from __future__ import annotations
