@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pathlib
+import socket
 import subprocess
 import sys
 
@@ -53,6 +55,48 @@ def test_a_plan_runs_on_worker_processes_and_gives_the_networks_own_classes(plan
     with torch.no_grad():
         best = build(MODEL).eval()(torch.from_numpy(pictures)).argmax(1).tolist()
     assert [record["best"][0]["class"] for record in records] == best
+
+
+def multicasts():
+    """Whether an interface beside loopback is up and passes multicast."""
+    flags = (int(file.read_text(), 16) for file in pathlib.Path("/sys/class/net").glob("*/flags"))
+    return any(one & 0x1001 == 0x1001 and not one & 0x8 for one in flags)
+
+
+@pytest.mark.skipif(not multicasts(), reason="no network interface passes multicast here")
+def test_a_node_that_announces_itself_is_found_and_used(plan, tmp_path):
+    np.save(tmp_path / "pictures.npy", np.random.default_rng(0).random((3, 3, 32, 32), np.float32))
+    (tmp_path / "fleet.toml").write_text(
+        'source = "pi"\n[[device]]\nname = "pi"\ntier = "device"\n[[device]]\nname = "edge"\ntier = "edge"\n'
+        '[[link]]\nbetween = ["pi", "edge"]\nbandwidth = "20 Mbit/s"\n'
+    )
+    order = [
+        "split",
+        "run",
+        plan,
+        "--input",
+        tmp_path / "pictures.npy",
+        "--fleet",
+        tmp_path / "fleet.toml",
+        "--discover",
+    ]
+    missing = edgeward(*order)
+    assert missing.returncode == 2
+    assert "no node 'edge' announced itself" in missing.stderr
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    listen = ["--name", "edge", "--listen", f"tcp/127.0.0.1:{port}", "--announce"]
+    node = subprocess.Popen([sys.executable, "-m", "edgeward", "node", *listen], stderr=subprocess.PIPE, text=True)
+    try:
+        assert node.stderr is not None
+        node.stderr.readline()
+        done = edgeward(*order, "--json")
+    finally:
+        node.terminate()
+        _, said = node.communicate(timeout=20)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["count"] == 3
+    assert "handled 0 orders" not in said
 
 
 @pytest.mark.parametrize(

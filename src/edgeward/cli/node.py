@@ -2,7 +2,8 @@
 
 edgeward node --listen tcp/127.0.0.1:7447 --name edge
 edgeward node cert certs edge --host 192.168.1.7
-edgeward node --listen tcp/192.168.1.7:7447 --name edge --certs certs
+edgeward node --listen tcp/192.168.1.7:7447 --name edge --certs certs --announce
+edgeward node list --certs certs --name pi
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ import typer
 from edgeward.cli.output import note, print_json, show_table
 from edgeward.errors import ConfigError
 
-__all__ = ["app", "cert", "node"]
+__all__ = ["app", "cert", "list_", "node"]
 
 app = typer.Typer(
-    help="Run blocks of networks for others; make certificates.", invoke_without_command=True, rich_markup_mode=None
+    help="Run blocks of networks for others; find nodes; make certificates.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
 )
 
 
@@ -37,6 +40,7 @@ def node(
     ] = "",
     max_message: Annotated[str, typer.Option(help="Largest message taken.")] = "1 GiB",
     threads: Annotated[int, typer.Option(min=1, max=1024, help="Threads that one stage computes with.")] = 1,
+    announce: Annotated[bool, typer.Option("--announce", help="Be found by multicast (`edgeward node list`).")] = False,
 ) -> None:
     """Run blocks of networks for others until interrupted. `edgeward split run` sends them here."""
     if context.invoked_subcommand is not None:
@@ -52,7 +56,7 @@ def node(
     most = _size("--max-message", max_message)
     limit = _size("--memory", memory) if memory else None
     server = StageServer(name, limit, threads, Limits(max_bytes=most, max_elements=most))
-    running = Node(server, listen, tls_files(certs, name) if certs is not None else None, note)
+    running = Node(server, listen, tls_files(certs, name) if certs is not None else None, note, announce=announce)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -74,6 +78,29 @@ def _size(option: str, text: str) -> int:
     if size < 1 << 20:
         raise ConfigError(f"{option} {text}: give at least 1 MiB")
     return size
+
+
+@app.command("list")
+def list_(
+    certs: Annotated[
+        Path | None, typer.Option(help="Folder of certificates; nodes beyond loopback ask for one.", show_default=False)
+    ] = None,
+    name: Annotated[str, typer.Option(help="Whose certificate in that folder to show.")] = "node",
+    wait: Annotated[float, typer.Option(min=0.1, max=60, help="Seconds to listen for answers.")] = 2.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show the nodes of this network that announce themselves (started with --announce)."""
+    from edgeward.wire.certificates import tls_files
+    from edgeward.wire.discovery import discover
+
+    found = discover(wait, tls_files(certs, name) if certs is not None else None)
+    if as_json:
+        print_json([vars(one) for one in found])
+        return
+    if not found:
+        note(f"no node answered within {wait:g} s; start nodes with --announce, on a network that passes multicast")
+        return
+    show_table("nodes", ["name", "endpoint", ""], [[one.name or "?", one.endpoint, one.reason] for one in found])
 
 
 @app.command()

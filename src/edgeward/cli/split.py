@@ -54,6 +54,9 @@ def run(
     depth: Annotated[int, typer.Option(min=1, max=256, help="Requests under way at once.")] = 4,
     adapt: Annotated[bool, typer.Option(help="Plan anew when links or hosts change speed (needs --profile).")] = True,
     certs: Annotated[Path | None, typer.Option(help="Folder of certificates.", show_default=False)] = None,
+    discover: Annotated[
+        bool, typer.Option("--discover", help="Look by multicast for nodes of devices without an address.")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write a JSON line per result.", show_default=False)
     ] = None,
@@ -78,6 +81,8 @@ def run(
     inputs = open_inputs(input_, tuple(example.shape), normalise, limit, str(example.dtype).removeprefix("torch."))
     options = PilotOptions(depth=depth, adapt=adapt, note=note)
     crew = crew_options(around, fleet, certs)
+    if discover:
+        around = _discovered(around, crew)
     with (
         _lines(output) as write,
         Deployment(chosen, opened, fleet=around, profile=known, crew=crew, pilot=options) as deployment,
@@ -111,6 +116,19 @@ def crew_options(fleet: Fleet | None, file: Path | None, certs: Path | None) -> 
         return CrewOptions(tls)
     remote = frozenset(device.name for device in fleet.devices) - {fleet.source}
     return CrewOptions(tls, emulated_endpoints(record), remote)
+
+
+def _discovered(fleet: Fleet | None, crew: CrewOptions) -> Fleet:
+    """The fleet with the addresses of the nodes that announce themselves."""
+    from edgeward.split.crew import with_addresses
+    from edgeward.wire.discovery import discover
+
+    if fleet is None:
+        raise ConfigError("--discover looks for the devices of a fleet; add --fleet FILE")
+    found = discover(tls=crew.tls)
+    for one in found:
+        note(f"node {one.name!r} is at {one.endpoint}" if one.name else one.reason)
+    return with_addresses(fleet, found)
 
 
 def _record(result: Result) -> dict[str, Any]:

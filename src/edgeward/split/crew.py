@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -23,13 +23,14 @@ from edgeward.fleet.state import Record
 from edgeward.plan.plan import Plan
 from edgeward.split.network import SplitNetwork
 from edgeward.wire.channel import Tls
+from edgeward.wire.discovery import Found
 from edgeward.wire.hosts import Host, LocalHost, WorkerHost
 from edgeward.wire.messages import Message, TensorPart
 from edgeward.wire.package import Package
 from edgeward.wire.remote import Exchange
 from edgeward.wire.server import StageServer
 
-__all__ = ["PORT", "Crew", "CrewOptions", "emulated_endpoints", "endpoint_of", "start_here"]
+__all__ = ["PORT", "Crew", "CrewOptions", "emulated_endpoints", "endpoint_of", "start_here", "with_addresses"]
 
 PORT = 7447
 """Where nodes listen when nothing else is said."""
@@ -65,6 +66,27 @@ def emulated_endpoints(record: Record) -> Callable[[str, str], str]:
     """Where nodes of a fleet that is emulated here are reached, each listening on `PORT` of all its addresses."""
     layout = Layout.of(record.fleet, record.identity)
     return lambda seen_from, target: f"tcp/{layout.address_of(target, seen_from)}:{PORT}"
+
+
+def with_addresses(fleet: Fleet, found: Iterable[Found]) -> Fleet:
+    """The fleet with the addresses of nodes that were found, for devices that have none.
+
+    Raises HostError when a device other than the source has no address and was not found.
+    """
+    places = {one.name: one.endpoint.removeprefix("tcp/") for one in found if one.name}
+    devices = []
+    for device in fleet.devices:
+        if device.address is None and device.name != fleet.source:
+            if device.name not in places:
+                seen = ", ".join(sorted(places)) or "none"
+                raise HostError(
+                    f"no node {device.name!r} announced itself (found: {seen}); start it "
+                    f'there with edgeward node --name {device.name} --announce, or write its address = "host:7447" '
+                    "into the fleet"
+                )
+            device = device.model_copy(update={"address": places[device.name]})
+        devices.append(device)
+    return fleet.model_copy(update={"devices": tuple(devices)})
 
 
 def start_here(device: Device, source: bool) -> Host:

@@ -44,11 +44,12 @@ _NAME = re.compile(r"[^\s/*$?#]{1,64}")
 
 
 class Channel:
-    """One Zenoh session of mode "peer", without scouting or shared memory.
+    """One Zenoh session of mode "peer", without shared memory.
 
     listen, connect: endpoints such as "tcp/127.0.0.1:7447"; with `tls` both sides prove who they are. An endpoint
     that other machines reach needs `tls`. lease: seconds of silence after which others count it as gone.
     timeout: seconds within which all of `connect` must be reached; later, lost peers are sought for ever.
+    announce: answer who looks for nodes by multicast (see `edgeward.wire.discovery`) with the endpoint listened at.
     Raises HostError when an endpoint is wrong, taken, unreachable or unsafe, StoreError when `tls` is not fit.
     """
 
@@ -60,6 +61,7 @@ class Channel:
         tls: Tls | None = None,
         lease: float = 1.5,
         timeout: float = 5.0,
+        announce: bool = False,
     ) -> None:
         if not 0.1 <= lease <= 3600 or not 0.1 <= timeout <= 3600:
             raise HostError(f"lease {lease} s and timeout {timeout} s of a channel must lie between 0.1 and 3600 s")
@@ -75,6 +77,7 @@ class Channel:
         # Microseconds that a sender waits for one free batch. A link that lives frees one within a lease.
         settings["transport/link/tx/queue/congestion_control/block/wait_before_close"] = round(2e6 * lease)
         settings["connect/timeout_ms"] = round(1000 * timeout)
+        settings["scouting/multicast/enabled"] = announce
         configuration = zenoh.Config()
         for name, value in settings.items():
             configuration.insert_json5(name, json.dumps(value))
@@ -224,7 +227,7 @@ def _configuration(listen: Endpoint | None, connect: Sequence[Endpoint], tls: Tl
         "connect/endpoints": [endpoint.locator(secure=secure) for endpoint in connect],
         "connect/exit_on_failure": True,
         "connect/retry": {"period_init_ms": 100, "period_max_ms": 500, "period_increase_factor": 1.5},
-        "scouting/multicast/enabled": False,
+        "scouting/multicast/autoconnect": {"router": [], "peer": []},  # who is heard is not thereby trusted
         "scouting/gossip/enabled": False,
         "transport/shared_memory/enabled": False,
         "transport/link/protocols": ["tls" if secure else "tcp"],

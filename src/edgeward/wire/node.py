@@ -44,11 +44,18 @@ def answers_key(sender: str) -> str:
 class Node:
     """Serves a `StageServer` to others. tls: certificates, needed to listen on anything but loopback.
 
-    note: told of what an operator should see, such as refused messages. Raises HostError when it cannot listen.
+    note: told of what an operator should see, such as refused messages. announce: be found by `discover`.
+    Raises HostError when it cannot listen.
     """
 
     def __init__(
-        self, server: StageServer, listen: str, tls: Tls | None = None, note: Callable[[str], None] = lambda text: None
+        self,
+        server: StageServer,
+        listen: str,
+        tls: Tls | None = None,
+        note: Callable[[str], None] = lambda text: None,
+        *,
+        announce: bool = False,
     ) -> None:
         self.server = server
         self.handled = 0
@@ -56,7 +63,7 @@ class Node:
         self._guard = ReplayGuard()
         self._inbox: queue.Queue[Message | None] = queue.Queue(MAX_WAITING)
         self._onward: dict[str, tuple[Channel, Outbox[tuple[str, Message]]]] = {}
-        self._channel = Channel(listen=listen, tls=tls)
+        self._channel = Channel(listen=listen, tls=tls, announce=announce)
         self._answers = Outbox[tuple[str, Message]](self._publish_with(self._channel), self._unsent, server.name)
         self._worker = threading.Thread(target=self._work, name=f"node-{server.name}", daemon=True)
         self._worker.start()
