@@ -12,6 +12,7 @@
     ├── WireError                  a message is damaged, too large, replayed, or of another version or codec
     ├── HostError                  a host cannot be reached, refuses, or died while it worked
     ├── LogError                   an event log cannot be read or does not fit what is asked of it
+    ├── PruneError                 a network cannot be made smaller as asked
     └── MissingExtra               a feature needs an optional dependency that is not installed
 
 The command line prints the message in one line and exits with code 2. Anything else that
@@ -33,6 +34,7 @@ __all__ = [
     "MissingExtra",
     "ModelError",
     "PlanError",
+    "PruneError",
     "SourceError",
     "StoreError",
     "TraceError",
@@ -87,6 +89,10 @@ class HostError(EdgewardError):
 
 class LogError(EdgewardError):
     """An event log cannot be read or does not fit what is asked of it."""
+
+
+class PruneError(EdgewardError):
+    """A network cannot be made smaller as asked, or a mask or score does not fit it."""
 
 
 class MissingExtra(EdgewardError):

@@ -40,7 +40,7 @@ def weightless(name, classes=None):
 
 def picture(name, count=2):
     """Noise of the smallest usual size that the network takes."""
-    side = 32 if name.startswith("cifar") else 80
+    side = 224 if name.startswith("vit") else 32 if name.startswith("cifar") else 80
     return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(7))
 
 

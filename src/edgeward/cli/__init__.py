@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from edgeward import __version__
-from edgeward.cli import bench, fleet, models, node, plan, profile, replay, serve, split
+from edgeward.cli import bench, fleet, models, node, plan, profile, prune, replay, serve, split
 from edgeward.errors import EdgewardError
 
 __all__ = ["app", "main"]
@@ -34,6 +34,7 @@ app.command("profile")(profile.profile)
 app.command("plan")(plan.plan)
 app.add_typer(fleet.app, name="fleet")
 app.add_typer(node.app, name="node")
+app.add_typer(prune.app, name="prune")
 app.add_typer(split.app, name="split")
 app.command("models")(models.models)
 app.command("bench")(bench.bench)

@@ -21,11 +21,13 @@ from typing import Any
 import onnx
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from edgeward.errors import TraceError
 from edgeward.graph.chain import Chain
+from edgeward.graph.trace import restored
 
-__all__ = ["OnnxPieces", "export_chain"]
+__all__ = ["OnnxPieces", "export_chain", "export_module"]
 
 OPSET = 18
 
@@ -108,6 +110,32 @@ def export_chain(chain: Chain) -> OnnxPieces:
     finally:
         chain.train(training)
     return OnnxPieces(model, tuple(names))
+
+
+def export_module(module: nn.Module, example: Tensor) -> bytes:
+    """A network with one input and tensors as outputs, in eval mode, as ONNX with a free batch dimension.
+
+    Its input is "input"; its outputs "output0" and so on. Raises TraceError when an operation cannot be exported.
+    """
+    with restored(module), tempfile.TemporaryDirectory() as folder, _quiet(), torch.no_grad():
+        path = Path(folder) / "network.onnx"
+        try:
+            count = len(pytree.tree_leaves(module.eval()(example)))
+            names = ["input", *(f"output{index}" for index in range(count))]
+            torch.onnx.export(
+                module,
+                (example,),
+                path,
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=names[:1],
+                output_names=names[1:],
+                dynamic_axes={name: {0: "batch"} for name in names},
+            )
+        except Exception as error:  # the exporter's exceptions share no base class
+            reason = " ".join(str(error).split())[:300]
+            raise TraceError(f"this network cannot be exported to ONNX: {reason}") from error
+        return path.read_bytes()
 
 
 def _exported(module: nn.Module, inputs: tuple[Tensor, ...], names: Sequence[tuple[str, ...]]) -> Any:

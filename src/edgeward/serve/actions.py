@@ -2,6 +2,7 @@
 
 Infer(model="people", jobs=(job,))
 Load(model="people")
+Switch(model="people", variant="people-0.25x")
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-__all__ = ["Action", "Evict", "Infer", "Job", "Load", "Wait"]
+__all__ = ["Action", "Evict", "Infer", "Job", "Load", "Switch", "Wait"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +28,14 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Infer:
-    """Run `model` once for all of `jobs`; jobs of one frame share its input."""
+    """Run `model` once for all of `jobs`; jobs of one frame share its input.
+
+    variant: of a portfolio, the active one.
+    """
 
     model: str
     jobs: tuple[Job, ...]
+    variant: str = ""
     kind: Literal["infer"] = "infer"
 
     @property
@@ -41,10 +46,20 @@ class Infer:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Bring `model` into memory."""
+    """Bring `model` into memory; of a portfolio, the named variant."""
 
     model: str
+    variant: str = ""
     kind: Literal["load"] = "load"
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """Make another variant the one with which a model in memory answers."""
+
+    model: str
+    variant: str
+    kind: Literal["switch"] = "switch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,4 +78,4 @@ class Wait:
     kind: Literal["wait"] = "wait"
 
 
-Action = Annotated[Infer | Load | Evict | Wait, Field(discriminator="kind")]
+Action = Annotated[Infer | Load | Switch | Evict | Wait, Field(discriminator="kind")]

@@ -11,7 +11,7 @@ from functools import singledispatch
 from typing import TypeVar
 
 from edgeward.clock import NS
-from edgeward.serve.actions import Evict, Infer, Job, Load, Wait
+from edgeward.serve.actions import Evict, Infer, Job, Load, Switch, Wait
 from edgeward.serve.events import (
     CameraChanged,
     Decided,
@@ -21,9 +21,11 @@ from edgeward.serve.events import (
     FrameArrived,
     Inferred,
     Loaded,
+    Switched,
     Waited,
 )
 from edgeward.serve.state import ModelState, QueryState, Running, State, union_bytes
+from edgeward.serve.watch import watched
 
 __all__ = ["apply"]
 
@@ -39,7 +41,7 @@ V = TypeVar("V")
 def apply(state: State, event: Event) -> State:
     """`state` after `event`; also gives up jobs that have become too stale by then."""
     after = _apply(event, replace(state, now_ns=event.time_ns))
-    return _give_up_stale(after)
+    return watched(state, event, _give_up_stale(after))
 
 
 @singledispatch
@@ -101,7 +103,14 @@ def _decided(event: Decided, state: State) -> State:
             return replace(state, queries=queries, models={**state.models, infer.model: model}, processor=running)
         case Load() as load:
             running = Running(event.number, event.time_ns, load)
-            return replace(_with_model(state, load.model, status="loading"), loader=running)
+            chosen = _with_variant(state, load.model, load.variant) if load.variant else state
+            return replace(_with_model(chosen, load.model, status="loading"), loader=running)
+        case Switch() as switch:
+            model = state.models[switch.model]
+            both = {**model.spec.tensors, **model.spec.variant(switch.variant).tensors}
+            running = Running(event.number, event.time_ns, switch)
+            changed = _with_model(state, switch.model, status=model.status, spec=replace(model.spec, tensors=both))
+            return replace(changed, loader=running)
         case Evict() as evict:
             return _with_model(state, evict.model, status="evicting")
         case Wait() as wait:
@@ -115,13 +124,10 @@ def _inferred(event: Inferred, state: State) -> State:
     seconds_ns = event.time_ns - started.since_ns
     model = state.models[event.model]
     batch = len({(job.camera, job.frame) for job in event.jobs})
-    model = replace(
-        model,
-        infer_ns={**model.infer_ns, batch: _smoothed(model.infer_ns.get(batch), seconds_ns)},
-        used_ns=event.time_ns,
-        failures=0,
-        error="",
-    )
+    model = replace(model, used_ns=event.time_ns, failures=0, error="" if model.failures else model.error)
+    if isinstance(started.action, Infer) and started.action.variant in ("", model.variant):  # not of one just left
+        known = model.infer_ns.get(batch)
+        model = replace(model, infer_ns={**model.infer_ns, batch: _smoothed(known, seconds_ns)})
     queries = dict(state.queries)
     for job in event.jobs:
         query = queries[job.query]
@@ -133,7 +139,8 @@ def _inferred(event: Inferred, state: State) -> State:
             answered_frame=max(query.answered_frame, job.frame),
             answered_arrival_ns=max(query.answered_arrival_ns, job.arrived_ns),
         )
-    return replace(state, queries=queries, models={**state.models, event.model: model}, processor=None)
+    models = {**state.models, event.model: model}
+    return replace(state, queries=queries, models=models, processor=None, busy_ns=state.busy_ns + seconds_ns)
 
 
 @_apply.register
@@ -153,6 +160,13 @@ def _loaded(event: Loaded, state: State) -> State:
 
 
 @_apply.register
+def _switched(event: Switched, state: State) -> State:
+    assert state.loader is not None and state.loader.number == event.number, "a change that nobody began"
+    changed = _with_variant(state, event.model, event.variant)
+    return replace(_with_model(changed, event.model, error=""), loader=None)
+
+
+@_apply.register
 def _evicted(event: Evicted, state: State) -> State:
     evictions = state.models[event.model].evictions + 1
     return _with_model(state, event.model, status="absent", evictions=evictions)
@@ -161,6 +175,9 @@ def _evicted(event: Evicted, state: State) -> State:
 @_apply.register
 def _failed(event: Failed, state: State) -> State:
     model = state.models[event.model]
+    if event.what == "switch":  # it goes on with the variant it has
+        back = _with_variant(state, event.model, model.variant)
+        return replace(_with_model(back, event.model, error=event.error), loader=None)
     pause = min(FIRST_RETRY_NS << min(model.failures, 10), LAST_RETRY_NS)
     changes = {"failures": model.failures + 1, "retry_ns": event.time_ns + pause, "error": event.error}
     if event.what == "load":
@@ -178,6 +195,20 @@ def _failed(event: Failed, state: State) -> State:
 @_apply.register
 def _waited(event: Waited, state: State) -> State:
     return replace(state, waiting=None)
+
+
+def _with_variant(state: State, name: str, variant: str) -> State:
+    """`state` with a model of which only that variant is held; what inferences cost is taken over in proportion."""
+    model = state.models[name]
+    before, after = model.spec.variant(model.variant), model.spec.variant(variant)
+    return _with_model(
+        state,
+        name,
+        status=model.status,
+        spec=replace(model.spec, tensors=after.tensors),
+        variant=variant,
+        infer_ns={batch: ns * after.cost // before.cost for batch, ns in model.infer_ns.items()},
+    )
 
 
 def _with_model(state: State, name: str, **changes: object) -> State:

@@ -26,7 +26,7 @@ from edgeward.serve.events import CameraChanged, Event, FrameArrived, Inferred
 from edgeward.serve.executor import Executor, Observer
 from edgeward.serve.lock import hold_folder
 from edgeward.serve.log import EventLog
-from edgeward.serve.models import ServedModel, default_cache, resolve_model
+from edgeward.serve.models import ServedModel, default_cache
 from edgeward.serve.policies import policy_named
 from edgeward.serve.runner import Runner
 from edgeward.serve.state import State
@@ -41,6 +41,7 @@ from edgeward.serve.wiring import (
     loggable,
     no_plans,
     query_spec,
+    resolve,
     scorers,
 )
 from edgeward.serve.workers import Workers
@@ -86,9 +87,7 @@ class Box(View):
         self.models: dict[str, ServedModel] = {}
         for model in config.models:
             progress(f"preparing model {model.name}")
-            self.models[model.name] = (
-                resolve_model(model, self._weights, cache, provider) if model.plan is None else open_plan(model)
-            )
+            self.models[model.name] = resolve(model, self._weights, cache, provider) or open_plan(model)
         check_tasks(config, self.models)
         self.config = config
         self.status: Literal["starting", "running", "draining", "stopped"] = "starting"

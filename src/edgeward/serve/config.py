@@ -78,7 +78,8 @@ class InputConfig(_Section):
 
 
 class ModelConfig(_Section):
-    """A packaged model by name (`use`), an ONNX file (`file`, `convention`), or a network on several hosts (`plan`)."""
+    """A packaged model by name (`use`), an ONNX file (`file`, `convention`), variants of which the box chooses
+    (`portfolio`, `convention`), or a network on several hosts (`plan`)."""
 
     name: Name
     use: str | None = Field(None, description="a packaged model or architecture: see `edgeward models`")
@@ -90,6 +91,9 @@ class ModelConfig(_Section):
     )
     input: InputConfig = InputConfig()
     max_batch: int = Field(4, ge=1, le=64, description="frames of different cameras run together at most")
+    portfolio: Path | None = Field(
+        None, description="a folder by `edgeward prune portfolio`: the box changes between its variants by load"
+    )
     plan: Path | None = Field(None, description="a plan by `edgeward plan -o`: the model runs split, on several hosts")
     network: str | None = Field(None, description="of a plan: its network, when the plan's own name does not find it")
     weights: Path | None = Field(None, description="of a plan: the network's weights, safetensors or a state_dict")
@@ -100,15 +104,20 @@ class ModelConfig(_Section):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
-        given = [key for key in ("use", "file") if getattr(self, key) is not None]
+        given = [key for key in ("use", "file", "portfolio") if getattr(self, key) is not None]
         if self.plan is not None and given:
             raise ValueError(f"'plan' and '{given[0]}' exclude each other; keep one of them")
         of_plan = [key for key in PLAN_KEYS if getattr(self, key) is not None]
         if self.plan is None and of_plan:
             raise ValueError(f"'{of_plan[0]}' belongs to a 'plan'; add the plan or take '{of_plan[0]}' away")
+        if self.portfolio is not None and len(given) > 1:
+            raise ValueError(f"'portfolio' and '{given[0]}' exclude each other; keep one of them")
         if self.plan is None and not given:
-            raise ValueError("give either 'use' (a packaged model), 'file' (an ONNX file) or 'plan' (several hosts)")
-        if self.file is not None and self.use is None and self.convention is None:
+            raise ValueError(
+                "give either 'use' (a packaged model), 'file' (an ONNX file), 'portfolio' (variants of one) "
+                "or 'plan' (several hosts)"
+            )
+        if given in (["file"], ["portfolio"]) and self.convention is None:
             raise ValueError("an ONNX file needs 'convention', how its outputs are to be read")
         return self
 
@@ -116,7 +125,7 @@ class ModelConfig(_Section):
         """The same with paths of files taken relative to `base`."""
         update: dict[str, Any] = {
             key: base / value.expanduser()
-            for key in ("file", "labels", "plan", "weights", "fleet", "profile", "certs")
+            for key in ("file", "labels", "portfolio", "plan", "weights", "fleet", "profile", "certs")
             if isinstance(value := getattr(self, key), Path)
         }
         if self.network is not None:

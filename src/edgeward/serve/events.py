@@ -26,6 +26,7 @@ __all__ = [
     "FrameArrived",
     "Inferred",
     "Loaded",
+    "Switched",
     "Waited",
 ]
 
@@ -85,6 +86,17 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
+class Switched:
+    """A model answers with another variant; the one before is out of memory."""
+
+    time_ns: int
+    number: int
+    model: str
+    variant: str
+    kind: Literal["switched"] = "switched"
+
+
+@dataclass(frozen=True, slots=True)
 class Evicted:
     """A model's memory is free."""
 
@@ -101,7 +113,7 @@ class Failed:
     time_ns: int
     number: int
     model: str
-    what: Literal["infer", "load"]
+    what: Literal["infer", "load", "switch"]
     error: str
     kind: Literal["failed"] = "failed"
 
@@ -116,7 +128,7 @@ class Waited:
 
 
 Event = Annotated[
-    FrameArrived | CameraChanged | Decided | Inferred | Loaded | Evicted | Failed | Waited,
+    FrameArrived | CameraChanged | Decided | Inferred | Loaded | Switched | Evicted | Failed | Waited,
     Field(discriminator="kind"),
 ]
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from edgeward.clock import Clock, to_seconds
-from edgeward.serve.actions import Evict, Infer, Load, Wait
+from edgeward.serve.actions import Evict, Infer, Load, Switch, Wait
 from edgeward.serve.apply import apply
 from edgeward.serve.events import Decided, Event, Evicted, Waited
 from edgeward.serve.policies import Policy
@@ -33,13 +33,16 @@ LONGEST_NAP = 0.25
 
 
 class Hands(Protocol):
-    """What carries out decisions. `infer` and `load` begin and return; their outcome is posted later."""
+    """What carries out decisions. `infer`, `load` and `switch` begin and return; their outcome is posted later."""
 
     def infer(self, number: int, action: Infer) -> None:
         """Begin an inference."""
 
     def load(self, number: int, action: Load) -> None:
         """Begin a load."""
+
+    def switch(self, number: int, action: Switch) -> None:
+        """Begin to change a model's variant."""
 
     def evict(self, action: Evict) -> None:
         """Free a model's memory before returning."""
@@ -114,6 +117,8 @@ class Executor:
                     self._hands.infer(number, action)
                 case Load():
                     self._hands.load(number, action)
+                case Switch():
+                    self._hands.switch(number, action)
                 case Evict():
                     self._hands.evict(action)
                     self._take(Evicted(0, number, action.model))

@@ -11,17 +11,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from edgeward.errors import ConfigError, nearest
-from edgeward.serve.actions import Action, Evict, Infer, Job, Load, Wait
+from edgeward.serve.actions import Action, Evict, Infer, Job, Load, Switch, Wait
 from edgeward.serve.state import ModelState, State, union_bytes
+from edgeward.serve.watch import better, worse
 
 __all__ = [
     "POLICIES",
     "EarliestDeadlineFirst",
     "FirstOf",
     "LeastRecentlyUsed",
+    "LoadSwitching",
     "OldestFirst",
     "Policy",
     "Retry",
@@ -69,7 +72,7 @@ class EarliestDeadlineFirst(Policy):
         first = min(ready, key=self.urgency)
         model = state.models[_model_of(state, first)]
         same = sorted((job for job in ready if _model_of(state, job) == model.spec.name), key=self.urgency)
-        return Infer(model.spec.name, _batch(same, model, state.now_ns))
+        return Infer(model.spec.name, _batch(same, model, state.now_ns), model.variant)
 
     def urgency(self, job: Job) -> tuple[int, int, str]:
         """Sort key: what comes first is answered first; ties are broken so that the order is total."""
@@ -99,7 +102,7 @@ class LeastRecentlyUsed(Policy):
         absent = [name for name in absent if name in urgency or state.models[name].loads == 0]
         for name in sorted(absent, key=lambda name: (name not in urgency, urgency.get(name, 0), name)):
             if _fits(state, name):
-                return Load(name)
+                return Load(name, state.models[name].variant)
             victim = self._victim(state, name, urgency) if name in urgency else None
             if victim is not None:
                 return Evict(victim)
@@ -124,7 +127,48 @@ class StaticResidency(Policy):
         if state.loader is not None:
             return None
         names = sorted(name for name, model in state.models.items() if _loadable(model, state) and _wanted(name, state))
-        return next((Load(name) for name in names if _fits(state, name)), None)
+        return next((Load(name, state.models[name].variant) for name in names if _fits(state, name)), None)
+
+
+class LoadSwitching(Policy):
+    """Of a portfolio, a cheaper variant as soon as frames are skipped or late, a better one after `calm` calm windows.
+
+    A calm window is one in which the better variant would have met every deadline too (see `edgeward.serve.watch`).
+    The new variant is loaded beside the old one; where memory is too short for both, the old one goes first. Ask it
+    before the processor gets its next work, or an overloaded model would never be free to go.
+    """
+
+    def __init__(self, calm: int = 3) -> None:
+        self.calm = calm
+
+    def next(self, state: State) -> Action | None:
+        if state.loader is not None:
+            return None
+        changes = ((name, self._target(model, state)) for name, model in state.models.items() if model.spec.variants)
+        return next((action for name, to in changes if to and (action := _change(state, name, to))), None)
+
+    def _target(self, model: ModelState, state: State) -> str | None:
+        watch, found = model.watch, None
+        if watch.calm >= self.calm:
+            found = better(model)
+        elif not watch.calm and watch.trouble_ns > watch.settled_ns:
+            found = worse(model)
+        return found.name if found is not None and model.retry_ns <= state.now_ns >= watch.settled_ns else None
+
+
+def _change(state: State, name: str, to: str) -> Action | None:
+    """The next step towards a variant, None when there is no room for it or its turn has not come."""
+    model = state.models[name]
+    target = replace(model.spec, tensors=model.spec.variant(to).tensors)
+    others = [other.spec for key, other in state.models.items() if key != name and other.status != "absent"]
+    if union_bytes([*others, target]) > state.budget_bytes:
+        return None
+    if model.status == "absent":
+        return Load(name, to) if name in _deadlines_by_model(state) else None
+    if union_bytes([*others, model.spec, target]) <= state.budget_bytes:
+        return Switch(name, to)
+    running = state.processor.action.model if state.processor else None
+    return Evict(name) if name != running else None
 
 
 class Retry(Policy):
@@ -203,9 +247,9 @@ def _expected_ns(model: ModelState, batch: int) -> int | None:
 
 POLICIES: Mapping[str, Policy] = MappingProxyType(
     {
-        "edf-lru": FirstOf(EarliestDeadlineFirst(), LeastRecentlyUsed(), Retry()),
+        "edf-lru": FirstOf(LoadSwitching(), EarliestDeadlineFirst(), LeastRecentlyUsed(), Retry()),
         "edf-static": FirstOf(EarliestDeadlineFirst(), StaticResidency(), Retry()),
-        "fifo-lru": FirstOf(OldestFirst(), LeastRecentlyUsed(), Retry()),
+        "fifo-lru": FirstOf(LoadSwitching(), OldestFirst(), LeastRecentlyUsed(), Retry()),
     }
 )
 """The policies that can be named in a box file and given to `edgeward replay --policy`."""

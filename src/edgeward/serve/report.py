@@ -51,6 +51,7 @@ class CameraReport(_Value):
 class ModelReport(_Value):
     """One model. `bytes` are its tensors; `seconds_*` are of one inference call over the recent past.
 
+    `variant`: of a portfolio, the active one.
     `seconds_histogram` counts since the start and is cumulative: (upper bound in seconds, calls that took
     at most that long), bounds rising; calls beyond the last bound are only in `inferences`. `seconds_sum` is
     the sum over all of them.
@@ -60,6 +61,7 @@ class ModelReport(_Value):
     task: str
     status: Literal["resident", "loading", "absent", "failed"]
     detail: str
+    variant: str = ""
     bytes: int
     loads: int
     evictions: int

@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 
 from edgeward.errors import HostError, ModelError
-from edgeward.serve.models import ServedModel
+from edgeward.serve.models import Engine, ServedModel
+from edgeward.serve.portfolio import PortfolioEngine
 from edgeward.vision.conventions import convention
 from edgeward.vision.frames import Image
 from edgeward.vision.preprocess import Placement, prepare
@@ -43,11 +44,18 @@ class Runner:
         # OpenCV would resize on every core, beside the threads that the budget allows.
         cv2.setNumThreads(threads)
         self._models = models
-        self._engines = {name: model.open(threads) for name, model in models.items()}
+        self._engines: dict[str, Engine] = {name: model.open(threads) for name, model in models.items()}
 
-    def load(self, name: str) -> None:
-        """Bring a model's weights into memory."""
-        self._engines[name].attach()
+    def load(self, name: str, variant: str = "") -> None:
+        """Bring a model's weights into memory; of a portfolio, those of the variant."""
+        engine = self._engines[name]
+        if variant:
+            _variants(name, engine).choose(variant)
+        engine.attach()
+
+    def switch(self, name: str, variant: str) -> None:
+        """Have a loaded model answer with another variant; what is under way ends on the old one."""
+        _variants(name, self._engines[name]).switch(variant)
 
     def evict(self, name: str) -> None:
         """Let go of a model's weights; nothing happens when it is not loaded."""
@@ -61,13 +69,16 @@ class Runner:
     def rehearse(self, name: str) -> None:
         """Load, run and evict a model once on a grey picture: what is wrong with it, and what is slow about its first
         run, is met before any camera starts. Raises ModelError or StoreError."""
-        try:
-            self.load(name)
-            self.infer(name, [self.prepare(name, np.full((64, 64, 3), 128, np.uint8))], confidence=0.5)
-        except (HostError, ModelError) as error:
-            raise ModelError(f"model {name!r} failed its first run: {error}") from error
-        finally:
-            self.evict(name)
+        engine = self._engines[name]
+        for variant in engine.variants if isinstance(engine, PortfolioEngine) else ("",):
+            try:
+                self.load(name, variant)
+                self.infer(name, [self.prepare(name, np.full((64, 64, 3), 128, np.uint8))], confidence=0.5)
+            except (HostError, ModelError) as error:
+                what = f"model {name!r}, variant {variant!r}," if variant else f"model {name!r}"
+                raise ModelError(f"{what} failed its first run: {error}") from error
+            finally:
+                self.evict(name)
 
     def prepare(self, name: str, image: Image) -> Prepared:
         """A picture as the model's input; from any thread, whether the model is loaded or not."""
@@ -84,3 +95,9 @@ class Runner:
         batch = pictures[0].pixels if len(pictures) == 1 else np.concatenate([each.pixels for each in pictures])
         outputs = self._engines[name].run(batch)
         return convention(card.convention).decode(outputs, [each.placement for each in pictures], confidence)
+
+
+def _variants(name: str, engine: Engine) -> PortfolioEngine:
+    if not isinstance(engine, PortfolioEngine):
+        raise ModelError(f"model {name!r} has no variants; list a 'portfolio' in the box file")
+    return engine

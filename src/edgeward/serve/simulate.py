@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from edgeward.clock import VirtualClock
-from edgeward.serve.actions import Action, Evict, Infer, Load, Wait
+from edgeward.serve.actions import Action, Evict, Infer, Load, Switch, Wait
 from edgeward.serve.apply import apply
 from edgeward.serve.events import (
     CameraChanged,
@@ -27,6 +27,7 @@ from edgeward.serve.events import (
     FrameArrived,
     Inferred,
     Loaded,
+    Switched,
     Waited,
 )
 from edgeward.serve.policies import Policy
@@ -34,7 +35,7 @@ from edgeward.serve.state import State
 
 __all__ = ["Costs", "MedianCosts", "RecordedCosts", "Simulated", "outcomes", "outside", "simulate"]
 
-Outcome = Inferred | Loaded | Evicted | Failed | Waited
+Outcome = Inferred | Loaded | Switched | Evicted | Failed | Waited
 
 
 class Costs(ABC):
@@ -188,7 +189,7 @@ def outside(events: Iterable[Event]) -> list[Event]:
 
 def outcomes(events: Iterable[Event]) -> dict[int, Outcome]:
     """The event that ended each numbered decision."""
-    return {event.number: event for event in events if isinstance(event, Inferred | Loaded | Evicted | Failed | Waited)}
+    return {event.number: event for event in events if isinstance(event, Outcome)}
 
 
 def pairs(events: Iterable[Event]) -> list[tuple[Decided, Outcome]]:
@@ -205,6 +206,8 @@ def ending(decided: Decided, time_ns: int) -> Outcome:
             return Inferred(time_ns, decided.number, model, jobs)
         case Load(model=model):
             return Loaded(time_ns, decided.number, model)
+        case Switch(model=model, variant=variant):
+            return Switched(time_ns, decided.number, model, variant)
         case Evict(model=model):
             return Evicted(time_ns, decided.number, model)
         case Wait():
@@ -222,8 +225,10 @@ def under_way(state: State) -> list[Decided]:
 
 def _likeness(action: Action) -> tuple[str, str, int]:
     match action:
-        case Infer(model=model):
-            return "infer", model, action.batch
+        case Infer(model=model, variant=variant):
+            return "infer", f"{model}/{variant}" if variant else model, action.batch
+        case Switch(model=model):
+            return "switch", model, 1
         case Load(model=model) | Evict(model=model):
             return action.kind, model, 1
         case Wait():

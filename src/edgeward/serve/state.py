@@ -10,13 +10,13 @@ measured a moment ago or read from a log.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pydantic import TypeAdapter
 
 from edgeward.errors import BudgetError
-from edgeward.serve.actions import Infer, Job, Load, Wait
+from edgeward.serve.actions import Infer, Job, Load, Switch, Wait
 from edgeward.units import format_bytes
 
 __all__ = [
@@ -28,6 +28,8 @@ __all__ = [
     "QueryState",
     "Running",
     "State",
+    "VariantSpec",
+    "Watch",
     "union_bytes",
 ]
 
@@ -46,17 +48,55 @@ class QuerySpec:
 
 
 @dataclass(frozen=True, slots=True)
+class VariantSpec:
+    """One variant of a portfolio: its tensors, and what an inference costs in proportion to the other variants."""
+
+    name: str
+    tensors: Mapping[str, int]
+    cost: int
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A model as the loop sees it: its tensors by digest, each with its bytes."""
+    """A model as the loop sees it: its tensors by digest, each with its bytes.
+
+    variants: of a portfolio, cheapest and least accurate first; `tensors` are then those of the variant that is loaded,
+    of both during a change.
+    """
 
     name: str
     tensors: Mapping[str, int]
     max_batch: int = 1
+    variants: tuple[VariantSpec, ...] = ()
 
     @property
     def bytes(self) -> int:
         """Bytes of the model alone."""
         return sum(self.tensors.values())
+
+    def variant(self, name: str) -> VariantSpec:
+        """The variant of that name, which must be there."""
+        return next(variant for variant in self.variants if variant.name == name)
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """How a portfolio's variant keeps up (see `edgeward.serve.watch`).
+
+    settled_ns: when it began to answer, or may be changed again. trouble_ns: when a frame was last skipped or late.
+    calm: windows in a row in which the next better variant would have kept up; `spoiled`: not so in the one under way.
+    window_ns, window_busy_ns, window_own_ns: when that one began, and what processor and model had worked until then.
+    own_ns: what the model has worked in all.
+    """
+
+    settled_ns: int = 0
+    trouble_ns: int = -1
+    calm: int = 0
+    spoiled: bool = False
+    window_ns: int = 0
+    window_busy_ns: int = 0
+    window_own_ns: int = 0
+    own_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +120,7 @@ class ModelState:
 
     infer_ns: estimated nanoseconds of one inference, by batch size.
     retry_ns: after failures, the time before which it is left alone.
+    variant: of a portfolio, which is loaded or would be.
     """
 
     spec: ModelSpec
@@ -92,6 +133,8 @@ class ModelState:
     failures: int = 0
     retry_ns: int = 0
     error: str = ""
+    variant: str = ""
+    watch: Watch = Watch()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +153,13 @@ class Running:
 
     number: int
     since_ns: int
-    action: Infer | Load
+    action: Infer | Load | Switch
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The box at one moment. `resident_bytes` counts each tensor of loading and resident models once."""
+    """The box at one moment. `resident_bytes` counts each tensor of loading and resident models once; `busy_ns` is what
+    the processor has worked."""
 
     budget_bytes: int
     queries: Mapping[str, QueryState]
@@ -124,17 +168,18 @@ class State:
     now_ns: int = 0
     decisions: int = 0
     resident_bytes: int = 0
+    busy_ns: int = 0
     processor: Running | None = None
     loader: Running | None = None
     waiting: Wait | None = None
 
     @classmethod
     def start(cls, queries: Iterable[QuerySpec], models: Iterable[ModelSpec], budget_bytes: int) -> State:
-        """A box before its first event, nothing loaded.
+        """A box before its first event, nothing loaded; of a portfolio it begins with the best variant that fits.
 
         Raises BudgetError when a model that a query needs is larger than the whole budget.
         """
-        model_states = {spec.name: ModelState(spec) for spec in models}
+        model_states = {spec.name: _begun(spec, budget_bytes) for spec in models}
         query_states = {spec.name: QueryState(spec) for spec in queries}
         for query in query_states.values():
             spec = model_states[query.spec.model].spec
@@ -145,6 +190,15 @@ class State:
                 )
         cameras = {query.spec.camera: CameraState() for query in query_states.values()}
         return cls(budget_bytes, query_states, model_states, cameras)
+
+
+def _begun(spec: ModelSpec, budget_bytes: int) -> ModelState:
+    """A model before its first load; the smallest variant when none fits."""
+    if not spec.variants:
+        return ModelState(spec)
+    fitting = [variant for variant in spec.variants if sum(variant.tensors.values()) <= budget_bytes]
+    chosen = fitting[-1] if fitting else min(spec.variants, key=lambda variant: sum(variant.tensors.values()))
+    return ModelState(replace(spec, tensors=chosen.tensors), variant=chosen.name)
 
 
 STATE: TypeAdapter[State] = TypeAdapter(State)

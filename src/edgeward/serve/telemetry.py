@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from edgeward.clock import NS, to_seconds
 from edgeward.serve.actions import Infer, Wait
-from edgeward.serve.events import Decided, Event, Evicted, Failed, FrameArrived, Inferred, Loaded
+from edgeward.serve.events import Decided, Event, Evicted, Failed, FrameArrived, Inferred, Loaded, Switched
 from edgeward.serve.report import Span
 from edgeward.serve.state import State
 
@@ -74,7 +74,7 @@ class Telemetry:
                     self._begin(event)
                 case Inferred():
                     self._end_inference(event)
-                case Loaded() | Evicted():
+                case Loaded() | Switched() | Evicted():
                     self._end(event)
                 case Failed():
                     self._end(event)
@@ -121,7 +121,7 @@ class Telemetry:
                 self._add_span("processor", "wait", None, free, event.time_ns)
             self._processor_free_ns = None
 
-    def _end(self, event: Loaded | Evicted | Failed) -> None:
+    def _end(self, event: Loaded | Switched | Evicted | Failed) -> None:
         begun = self._begun.pop(event.number, None)
         if isinstance(event, Failed) and event.what == "infer":
             self._processor_free_ns = event.time_ns
@@ -130,7 +130,7 @@ class Telemetry:
             return
         if isinstance(event, Loaded):
             self._models[event.model].load_ns.append(event.time_ns - begun.time_ns)
-        kind: Literal["load", "evict"] = "load" if isinstance(event, Loaded) else "evict"
+        kind: Literal["load", "evict"] = "evict" if isinstance(event, Evicted) else "load"
         self._add_span("loader", kind, event.model, begun.time_ns, event.time_ns)
 
     def _end_inference(self, event: Inferred) -> None:

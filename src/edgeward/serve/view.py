@@ -177,6 +177,7 @@ class View:
             task=self.models[model.spec.name].card.task,
             status=status,
             detail=model.error,
+            variant=model.variant,
             bytes=model.spec.bytes,
             loads=model.loads,
             evictions=model.evictions,

@@ -8,16 +8,19 @@ specs = [query_spec(config, query) for query in config.queries]
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from edgeward.clock import to_ns
 from edgeward.errors import ConfigError, nearest
 from edgeward.serve.config import BoxConfig, CameraConfig, ModelConfig, QueryConfig
-from edgeward.serve.models import ServedModel
+from edgeward.serve.models import ServedModel, resolve_model
+from edgeward.serve.portfolio import resolve_portfolio
 from edgeward.serve.score import Scorer
 from edgeward.serve.state import QuerySpec
 from edgeward.vision.sources import check_source, redact
 from edgeward.vision.truth import Truth
+from edgeward.weights.store import WeightStore
 
 __all__ = [
     "check_camera",
@@ -28,6 +31,7 @@ __all__ = [
     "loggable",
     "no_plans",
     "query_spec",
+    "resolve",
     "scorers",
 ]
 
@@ -47,6 +51,14 @@ def check_tasks(config: BoxConfig, models: Mapping[str, ServedModel]) -> None:
             raise ConfigError(f"query {query.key!r} wants {query.task}, but model {query.model!r} does {task}")
         if query.tracker and task != "detection":
             raise ConfigError(f"query {query.key!r}: 'tracker' follows boxes, but model {query.model!r} does {task}")
+
+
+def resolve(model: ModelConfig, store: WeightStore, cache: Path, provider: str) -> ServedModel | None:
+    """The model of an entry that runs in this process, None when a plan says that it runs elsewhere."""
+    if model.plan is not None:
+        return None
+    served = resolve_model if model.portfolio is None else resolve_portfolio
+    return served(model, store, cache, provider)
 
 
 def no_plans(model: ModelConfig) -> ServedModel:

@@ -15,15 +15,15 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from edgeward.errors import EdgewardError
-from edgeward.serve.actions import Evict, Infer, Load
+from edgeward.serve.actions import Evict, Infer, Load, Switch
 from edgeward.serve.analysis import Analysis
 from edgeward.serve.buffer import FrameBuffer, Held
-from edgeward.serve.events import Event, Failed, Inferred, Loaded
+from edgeward.serve.events import Event, Failed, Inferred, Loaded, Switched
 from edgeward.serve.runner import Prepared, Runner
 
 __all__ = ["Workers"]
 
-A = TypeVar("A", Infer, Load)
+A = TypeVar("A", Infer, Load, Switch)
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +59,10 @@ class Workers:
         """Load a model on the loader thread."""
         self._loader.do(lambda: self._attempt(number, action, self._load))
 
+    def switch(self, number: int, action: Switch) -> None:
+        """Change a model's variant on the loader thread."""
+        self._loader.do(lambda: self._attempt(number, action, self._switch))
+
     def evict(self, action: Evict) -> None:
         """Free a model at once, on the calling thread."""
         self._runner.evict(action.model)
@@ -78,8 +82,12 @@ class Workers:
         return held.inputs.get(model) or self._runner.prepare(model, held.frame.image)
 
     def _load(self, number: int, action: Load) -> Event:
-        self._runner.load(action.model)
+        self._runner.load(action.model, action.variant)
         return Loaded(0, number, action.model)
+
+    def _switch(self, number: int, action: Switch) -> Event:
+        self._runner.switch(action.model, action.variant)
+        return Switched(0, number, action.model, action.variant)
 
     def _attempt(self, number: int, action: A, work: Callable[[int, A], Event]) -> None:
         """Whatever goes wrong with one model must not stop the others: it becomes an event."""

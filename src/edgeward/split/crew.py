@@ -107,6 +107,7 @@ class Crew:
         self.offsets: dict[str, float] = {}
         self._held: dict[str, set[str]] = {name: set() for name in self.devices}
         self._lock = threading.Lock()
+        self._closed = False
         self._exchange: Exchange | None = None
         self._hosts: dict[str, Host] = {}
         if self.remote:
@@ -122,6 +123,8 @@ class Crew:
 
     def __getitem__(self, name: str) -> Host:
         with self._lock:
+            if self._closed:  # a host begun now would outlive everything
+                raise HostError("the deployment was closed")
             host = self._hosts.get(name)
             if host is None or not (name in self.remote or host.alive):
                 host = self._hosts[name] = self._start(self.devices[name])
@@ -218,6 +221,8 @@ class Crew:
 
     def close(self) -> None:
         """Let go of all hosts; workers end."""
+        with self._lock:
+            self._closed = True
         for host in self._hosts.values():
             host.close()
         if self._exchange is not None:

@@ -49,8 +49,9 @@ def discover(seconds: float = 2.0, tls: Tls | None = None) -> tuple[Found, ...]:
 
     configuration = zenoh.Config()
     configuration.insert_json5("mode", json.dumps("peer"))
+    seek: Any = zenoh.scout  # its types know no plain function as a handler
     try:
-        scout = zenoh.scout(heard, what="peer", config=configuration)
+        scout = seek(heard, what="peer", config=configuration)
         time.sleep(seconds)
         scout.stop()
     except zenoh.ZError as error:

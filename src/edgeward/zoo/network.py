@@ -5,6 +5,7 @@
     network = open_network("nanodet=nanodet.json")     # the same with its weights from a file
     network = open_network("nets.py:build")            # a function or class in the user's own file
     network = open_network("folder/config.json")       # built from its config, weights beside it if there are any
+    network = open_network("folder")                   # the same, or a folder of `zoo.artefact`
 
 Only a Python file that is named is run as code. Weights are read from safetensors, or by the zoo's own readers.
 """
@@ -24,14 +25,16 @@ import torch
 from torch import Tensor, nn
 
 from edgeward.errors import ConfigError, MissingExtra, ModelError, nearest
+from edgeward.zoo.pruned import Edits, edit
 
 if TYPE_CHECKING:
     from edgeward.zoo.packaged import Packaged
 
-__all__ = ["Network", "example_of", "network_of_recipe", "open_network"]
+__all__ = ["Network", "example_of", "network_of_recipe", "open_network", "pruned_recipe"]
 
 LARGEST_CONFIG = 4 << 20
 _MAX_ELEMENTS = 1 << 30
+_MOST_CLASSES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,38 @@ class Network:
 
 
 def network_of_recipe(recipe: Mapping[str, Any]) -> nn.Module:
-    """The structure of {"reference": NAME} or {"config": ...}, weights random. Raises ConfigError or ModelError."""
+    """The structure that a recipe describes; weights are random.
+
+    A recipe is {"reference": NAME}, with "classes" if not the published number; {"config": a transformers config}; or
+    {"pruned": {"base": one of these, "edits": what `Edits.to_json` gives}}. Raises ConfigError or ModelError.
+    """
+    if "pruned" in recipe:
+        return _pruned(recipe["pruned"])
     if "reference" in recipe:
         from edgeward.zoo.reference import build
 
-        return build(str(recipe["reference"]))
+        return build(str(recipe["reference"]), _classes(recipe.get("classes")))
     return _of_config(recipe.get("config"), "a network's config")
+
+
+def pruned_recipe(base: Mapping[str, Any], edits: Edits) -> dict[str, Any]:
+    """The recipe of a network with these edits against the one of `base`, which may itself be pruned."""
+    if "pruned" in base:
+        return pruned_recipe(base["pruned"]["base"], Edits.of_json(base["pruned"]["edits"]).then(edits))
+    return {"pruned": {"base": dict(base), "edits": edits.to_json()}}
+
+
+def _pruned(record: Any) -> nn.Module:
+    if not isinstance(record, dict) or not isinstance(record.get("base"), dict) or "pruned" in record["base"]:
+        raise ModelError("the recipe of a pruned network needs its 'base', which is no pruned one, and its 'edits'")
+    edits = Edits.of_json(record.get("edits"))
+    return edit(network_of_recipe(record["base"]), edits)
+
+
+def _classes(value: Any) -> int | None:
+    if value is None or (type(value) is int and 1 <= value <= _MOST_CLASSES):
+        return value
+    raise ConfigError(f"a recipe asks for {value!r} classes; it is a whole number from 1 to {_MOST_CLASSES}")
 
 
 def open_network(spec: str) -> Network:
@@ -142,6 +171,10 @@ def _from_config(path: Path) -> Network:
         raise ModelError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
         raise ModelError(f"{path} is not JSON: {error}") from error
+    if isinstance(record, dict) and "format" in record:
+        from edgeward.zoo.artefact import load_network
+
+        return load_network(path.parent)
     module = _of_config(record, str(path))
     config: Any = module.config
     if (path.parent / "model.safetensors").is_file():

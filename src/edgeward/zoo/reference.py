@@ -28,6 +28,7 @@ from edgeward.zoo.nasnet import nasnet_large, nasnet_mobile
 from edgeward.zoo.resnet import resnet
 from edgeward.zoo.resnetv2 import resnetv2
 from edgeward.zoo.vgg import vgg
+from edgeward.zoo.vit import vit
 from edgeward.zoo.xception import xception
 
 __all__ = ["REFERENCES", "STUDY", "Reference", "build"]
@@ -89,6 +90,7 @@ _OTHERS = (
     _cifar("cifar-resnet20", partial(cifar_resnet, 20), 269_722, "He et al., CVPR 2016, table 6: 0.27M"),
     _cifar("cifar-resnet56", partial(cifar_resnet, 56), 853_018, "He et al., CVPR 2016, table 6: 0.85M"),
     _cifar("cifar-vgg16", cifar_vgg16, 14_724_042, "Simonyan and Zisserman's 13 convolutions, batch norm for bias"),
+    _imagenet("vit-tiny", partial(vit, 192, 3), 5_717_416, "DeiT-Ti of Touvron et al., ICML 2021, table 1: 5M"),
 )
 
 STUDY: tuple[str, ...] = tuple(reference.name for reference in _STUDY)

@@ -1,0 +1,1 @@
+"""Smaller networks: saliency, masks, structured surgery, and portfolios of variants."""

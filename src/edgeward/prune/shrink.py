@@ -1,0 +1,324 @@
+"""From a network and goals to the smaller network that meets them, tuned, with all that was measured of it.
+
+    shrunk = shrink(model, example, [parse_goal("params<=0.5x")], ShrinkOptions(method="snip"), Sets(train, test))
+    shrunk.module, shrunk.edits, shrunk.report()
+
+`structure` "channels" removes whole channels by the summed scores of their weights; "weights" masks single weights,
+trains with the mask, and converts exactly what that leaves empty (see `edgeward.prune.exact`). The method "reconvene"
+chooses layers by their sparsity at initialisation instead, and re-initialises them.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgeward.errors import ConfigError, PruneError, nearest
+from edgeward.graph.onnx import export_module
+from edgeward.profile.variant import LatencyFigure
+from edgeward.prune.channels import Channels
+from edgeward.prune.criteria import CRITERIA, parse_criterion
+from edgeward.prune.cutting import Removed
+from edgeward.prune.data import sample
+from edgeward.prune.exact import Converted, convert
+from edgeward.prune.figures import Figures, figures_of
+from edgeward.prune.goal import Goal
+from edgeward.prune.latency import Speedup, Timing
+from edgeward.prune.mask import Mask
+from edgeward.prune.narrow import narrow, rank, widths_at
+from edgeward.prune.reconvene import ReconveneOptions, reconvene
+from edgeward.prune.scope import prunable, select
+from edgeward.prune.search import Search, search
+from edgeward.prune.sites import Here, Site
+from edgeward.prune.training import Progress, TrainOptions, train
+from edgeward.vision.classification import Drop, correct, drop_between
+from edgeward.vision.labelled import Labelled
+from edgeward.zoo.pruned import Edits
+
+__all__ = ["STRUCTURES", "Sets", "ShrinkOptions", "Shrunk", "methods", "shrink"]
+
+STRUCTURES = ("channels", "weights")
+RECONVENE = "reconvene"
+_CORRECTIONS = 8
+
+
+def methods() -> tuple[str, ...]:
+    """Names that `ShrinkOptions.method` takes; those of criteria may have a reading, such as "drive:d1"."""
+    return (*sorted(CRITERIA), RECONVENE)
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Pictures to score and tune with, and to judge with."""
+
+    train: Labelled
+    test: Labelled
+
+
+@dataclass(frozen=True)
+class ShrinkOptions:
+    """How to shrink.
+
+    method: see `methods`. allocation: "global" lets layers lose what matters least per cost, "uniform" the same share
+    everywhere. multiple: what large widths are rounded to. samples: pictures scored. rounds: of each timing; finally
+    four times as many. tuning: epochs afterwards. sites: where latencies are measured, by the name in the goal.
+    """
+
+    method: str = "magnitude"
+    structure: str = "channels"
+    allocation: str = "global"
+    multiple: int = 8
+    samples: int = 512
+    rounds: int = 9
+    seed: int = 0
+    tuning: TrainOptions = field(default_factory=lambda: TrainOptions(epochs=0, learning_rate=0.01, augment=True))
+    sites: Mapping[str, Site] = field(default_factory=lambda: {"": Here()})
+    progress: Progress = lambda done, total, text: None
+
+    def __post_init__(self) -> None:
+        name = self.method.split(":")[0]
+        if name not in methods():
+            raise ConfigError(f"method {self.method!r} is unknown; {nearest(name, methods())}")
+        if self.structure not in STRUCTURES:
+            raise ConfigError(f"structure {self.structure!r} is unknown; choose one of {', '.join(STRUCTURES)}")
+        for what, low, high in (("multiple", 1, 256), ("samples", 2, 1 << 20), ("rounds", 3, 1000)):
+            if not low <= getattr(self, what) <= high:
+                raise ConfigError(f"{what} is {getattr(self, what)}; choose from {low} to {high}")
+        if self.method == RECONVENE and self.structure == "weights":
+            raise ConfigError("reconvene removes filters; leave the structure at channels")
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """The smaller network, and the dense one beside it.
+
+    latency: by site the figures of both networks and the speed-up between them. right: by picture of the test set
+    whether the dense and the smaller network are right. largest: logit difference of an exact conversion.
+    """
+
+    module: nn.Module
+    edits: Edits
+    share: float
+    before: Figures
+    after: Figures
+    latency: Mapping[str, tuple[LatencyFigure, LatencyFigure, Speedup]]
+    how: Mapping[str, str]
+    right: tuple[Tensor, Tensor] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def accuracies(self) -> tuple[float, float] | None:
+        """Of the dense and of the smaller network."""
+        if self.right is None:
+            return None
+        return float(self.right[0].double().mean()), float(self.right[1].double().mean())
+
+    @property
+    def drop(self) -> Drop | None:
+        """The accuracy lost, with its standard error."""
+        return None if self.right is None else drop_between(*self.right)
+
+    def report(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        counted = ("parameters", "macs", "size", "memory")
+        record: dict[str, Any] = {
+            "dense": {name: getattr(self.before, name) for name in counted},
+            "pruned": {name: getattr(self.after, name) for name in counted},
+            "share_removed": self.share,
+            "latency": {
+                site or "here": {
+                    "how": self.how[site],
+                    "dense": old.model_dump(),
+                    "pruned": new.model_dump(),
+                    "speedup": speedup.ratio if speedup.certain else None,
+                    "speedup_interval": [speedup.low, speedup.high],
+                    "noise": speedup.noise,
+                }
+                for site, (old, new, speedup) in self.latency.items()
+            },
+            "notes": list(self.notes),
+        }
+        if self.accuracies is not None and self.drop is not None:
+            record["accuracy"] = {
+                "dense": self.accuracies[0],
+                "pruned": self.accuracies[1],
+                "drop_error": self.drop.error,
+                "pictures": len(self.right[0]) if self.right else 0,
+            }
+        return record
+
+
+def shrink(
+    model: nn.Module, example: Tensor, goals: Sequence[Goal], options: ShrinkOptions, sets: Sets | None = None
+) -> Shrunk:
+    """The least pruned network that meets all goals, tuned where there are pictures and epochs.
+
+    example: one input, batch of 1. `model` stays as it is. Raises PruneError when a goal cannot be met, when the method
+    needs pictures and there are none, or when a goal's device has no site.
+    """
+    _check(goals, options, sets)
+    named = {goal.device: options.sites[goal.device] for goal in goals if goal.metric == "latency"}
+    sites = named or dict(list(options.sites.items())[:1])
+    dense = copy.deepcopy(model).eval()
+    maker = _maker(dense, example, options, sets)
+    clock = _Clock(sites, export_module(dense, example), example, options.rounds)
+    looking = Search(most=maker.most, progress=options.progress)
+    share = search(maker.candidate, goals, (dense, example), lambda one, site: clock.seconds(one, site), looking).share
+    if named:
+        share = _surely(share, maker, goals, clock)
+    removed = maker.finished(share)
+    latency = {}
+    for name in sites:
+        timing = clock.time(removed.module, name, 4)
+        latency[name] = (timing.figure("dense"), timing.figure("small"), timing.speedup("dense", "small"))
+    right = None if sets is None else (correct(dense, sets.test), correct(removed.module, sets.test))
+    how = {name: site.how for name, site in sites.items()}
+    after = figures_of(removed.module, example)
+    return Shrunk(
+        removed.module.eval(), removed.edits, share, figures_of(dense, example), after, latency, how, right,
+        tuple(maker.notes),
+    )  # fmt: skip
+
+
+class _Clock:
+    """Latencies beside the dense network's, so that what else the machine does weighs on both."""
+
+    def __init__(self, sites: Mapping[str, Site], dense: bytes, example: Tensor, rounds: int) -> None:
+        self.sites, self.dense, self.example, self.rounds = sites, dense, example, rounds
+        self.whole: dict[str, float] = {}
+
+    def time(self, module: nn.Module, site: str, times: int = 1) -> Timing:
+        networks = {"dense": self.dense, "small": export_module(module, self.example)}
+        return self.sites[site].time(networks, self.example.shape, times * self.rounds)
+
+    def seconds(self, module: nn.Module, site: str, times: int = 1) -> float:
+        """Of the dense network, divided by the speed-up: medians of pairs vary less than medians."""
+        timing = self.time(module, site, times)
+        self.whole.setdefault(site, timing.figure("dense").median)
+        return self.whole[site] / timing.speedup("dense", "small").ratio
+
+
+def _surely(share: float, maker: _Maker, goals: Sequence[Goal], clock: _Clock) -> float:
+    """This share, or a little more when longer timing shows that a latency is not reached after all."""
+    timed = [goal for goal in goals if goal.metric == "latency"]
+    for _ in range(_CORRECTIONS):
+        module = maker.candidate(share).module
+        if all(goal.met(clock.seconds(module, goal.device, 4), clock.whole[goal.device]) for goal in timed):
+            return share
+        share += (maker.most - share) / 20
+    raise PruneError(f"{timed[0]} is not reached reliably: timings vary too much; free the machine, or raise --rounds")
+
+
+def _check(goals: Sequence[Goal], options: ShrinkOptions, sets: Sets | None) -> None:
+    if not goals:
+        raise PruneError('no target is given; give at least one, such as "params<=0.5x"')
+    for goal in goals:
+        if goal.metric == "latency" and goal.device not in options.sites:
+            raise PruneError(
+                f"{goal}: nothing is known of {goal.device!r}; give its profile (--profile), or an emulated fleet "
+                "(--fleet) that has it"
+            )
+    if sets is None and options.method != RECONVENE and parse_criterion(options.method).passes:
+        raise PruneError(f"method {options.method} scores pictures; give them (--data), or take magnitude or synflow")
+    if sets is None and options.tuning.epochs:
+        raise PruneError(f"{options.tuning.epochs} epochs of tuning need pictures; give them (--data)")
+
+
+class _Maker(ABC):
+    """Makes the network without a share of itself: `candidate` quickly, `finished` with tuning."""
+
+    most = 0.99
+
+    def __init__(self, dense: nn.Module, example: Tensor, options: ShrinkOptions, sets: Sets | None) -> None:
+        self.dense, self.example, self.options, self.sets = dense, example, options, sets
+        self.notes: list[str] = []
+        self.tuning = replace(options.tuning, progress=options.progress)
+
+    @abstractmethod
+    def candidate(self, share: float) -> Removed:
+        """The network without this share."""
+
+    def finished(self, share: float) -> Removed:
+        """The same, tuned."""
+        removed = self.candidate(share)
+        if self.sets is not None and self.tuning.epochs:
+            train(removed.module, self.sets.train, self.tuning)
+        return removed
+
+    def scores(self) -> Mapping[str, Tensor]:
+        criterion = parse_criterion(self.options.method)
+        batches = () if self.sets is None else sample(self.sets.train, self.options.samples, 128, self.options.seed)
+        # Criteria without data only look at the shape of an input.
+        given = batches if criterion.passes else ((self.example, torch.zeros(1, dtype=torch.int64)),)
+        return criterion.score(self.dense, given, Mask.ones(self.dense, prunable(self.dense)))
+
+
+class _ByChannels(_Maker):
+    def __init__(self, dense: nn.Module, example: Tensor, options: ShrinkOptions, sets: Sets | None) -> None:
+        super().__init__(dense, example, options, sets)
+        # Slopes of the loss compare between layers, magnitudes do not.
+        relative = not parse_criterion(options.method).passes
+        self.ranking = rank(dense, example, Channels.of(dense, example), self.scores(), relative=relative)
+
+    def candidate(self, share: float) -> Removed:
+        widths = widths_at(self.ranking, share, self.options.allocation, multiple=self.options.multiple, most=self.most)
+        return narrow(self.dense, self.ranking, widths)
+
+
+class _ByWeights(_Maker):
+    most = 0.9995
+
+    def __init__(self, dense: nn.Module, example: Tensor, options: ShrinkOptions, sets: Sets | None) -> None:
+        super().__init__(dense, example, options, sets)
+        self.all = Mask.ones(dense, prunable(dense))
+        self.weighed = self.scores()
+
+    def candidate(self, share: float) -> Removed:
+        converted = self._converted(self._masked(share))
+        return Removed(converted.module, converted.edits)
+
+    def finished(self, share: float) -> Removed:
+        masked = self._masked(share)
+        if self.sets is not None and self.tuning.epochs:
+            train(masked, self.sets.train, self.tuning, self._mask(share))
+        converted = self._converted(masked)
+        if not converted.difference.exact:
+            raise PruneError(f"the conversion is not exact: {converted.difference}; take --structure channels")
+        self.notes += [f"{share:.2%} of the weights are zero; conversion: {converted.difference}", *converted.notes]
+        return Removed(converted.module, converted.edits)
+
+    def _mask(self, share: float) -> Mask:
+        return select(self.weighed, self.all, 1 - share, floor=1) if share else self.all
+
+    def _masked(self, share: float) -> nn.Module:
+        masked = copy.deepcopy(self.dense)
+        self._mask(share).apply_(masked)
+        return masked
+
+    def _converted(self, masked: nn.Module) -> Converted:
+        return convert(masked, self.example)
+
+
+class _ByReconvene(_Maker):
+    most = 0.9999
+
+    def candidate(self, share: float) -> Removed:
+        if not share:
+            return Removed(copy.deepcopy(self.dense), Edits())
+        options = ReconveneOptions(keep=1 - share, multiple=self.options.multiple, seed=self.options.seed)
+        made = reconvene(self.dense, self.example, options)
+        self.notes = [f"{len(made.resilient)} resilient layers narrowed and re-initialised: train it now", *made.notes]
+        return Removed(made.module, made.edits)
+
+
+_MAKERS: Mapping[str, type[_Maker]] = {"channels": _ByChannels, "weights": _ByWeights, RECONVENE: _ByReconvene}
+
+
+def _maker(dense: nn.Module, example: Tensor, options: ShrinkOptions, sets: Sets | None) -> _Maker:
+    return _MAKERS[RECONVENE if options.method == RECONVENE else options.structure](dense, example, options, sets)
