@@ -63,6 +63,16 @@ README_ROWS = {
         "curve.5.local": "device alone / with transfer layer, the same",
         "curve.5.joint": "the joint planner's choice / the best of all rows, the same",
     },
+    "prune": {
+        "rival.resnet50.latency": "ResNet-50 pruned by Torch-Pruning / by us at no more parameters, latency",
+        "rival.mobilenet-v2.latency": "the same, MobileNetV2",
+        "rival.vit-tiny.latency": "the same, ViT-tiny",
+        "switch.borrowed.p99_ms": "changing a variant of 22 MB from the memory-mapped store, 99th percentile",
+        "switch.borrowed.over.session": "reloading it from disk / opening it from the store",
+        "memory.borrowed.pss": "memory of six variants held apart / of the store",
+        "convert.resnet50.seconds": "exact conversion of a sparse ResNet-50, comparison included",
+        "portfolio.made_vs_trained_anew": "training a variant anew for twenty epochs / converting it from its mask",
+    },
 }
 
 

@@ -80,7 +80,8 @@ def sparse(name: str, keep: float, classes: int | None = None, seed: int = 0) ->
                 module.bias.normal_(0, 0.3, generator=generator)
     alive = Mask.ones(network, prunable(network))
     magnitudes = {weight: network.get_parameter(weight).detach().abs() for weight in alive.tensors}
-    select(magnitudes, alive, keep, SCOPES.get(name, "global"), floor=16).apply_(network)
+    floor = min(16, int(keep * alive.total / len(alive.tensors)) // 2)
+    select(magnitudes, alive, keep, SCOPES.get(name, "global"), floor=floor).apply_(network)
     return network
 
 

@@ -1,6 +1,7 @@
 """`edgeward prune`: a smaller network that meets a target, its measured figures, and a folder that reloads it.
 
 edgeward prune cifar-resnet20 --target "latency<=0.5x" --weights resnet20.th --data train.npz --epochs 3 -o small
+edgeward prune portfolio cifar-resnet20 --data train.npz --keep 0.5,0.1,0.02 -o variants
 edgeward prune measure dense/model.onnx small/model.onnx
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,13 +23,14 @@ from edgeward.errors import ConfigError
 if TYPE_CHECKING:
     import click
 
+    from edgeward.profile.variant import Portfolio
     from edgeward.prune.goal import Goal
     from edgeward.prune.shrink import Sets, Shrunk
     from edgeward.prune.sites import Site
     from edgeward.prune.training import Progress
     from edgeward.zoo.network import Network
 
-__all__ = ["app", "measure", "prune"]
+__all__ = ["app", "measure", "portfolio", "prune"]
 
 _TEST_SHARE = 0.2
 
@@ -68,7 +71,7 @@ def prune(
     weights: Annotated[Path | None, typer.Option(help="Trained weights of the network.", show_default=False)] = None,
     epochs: Annotated[int, typer.Option(help="Of tuning afterwards.")] = 0,
     learning_rate: Annotated[float, typer.Option(help="Of the first step of tuning.")] = 0.01,
-    allocation: Annotated[str, typer.Option(help="global, or uniform: the same share of every layer.")] = "global",
+    allocation: Annotated[str, typer.Option(help="How layers share the loss: lean, uniform or global.")] = "lean",
     multiple: Annotated[int, typer.Option(help="Round large widths to multiples of this.")] = 8,
     fleet: Annotated[
         Path | None, typer.Option(help="An emulated fleet that is up: measure there.", show_default=False)
@@ -125,6 +128,62 @@ def prune(
 
 
 @app.command()
+def portfolio(
+    model: Annotated[str, typer.Argument(help="A network as for `edgeward prune MODEL`.", show_default=False)],
+    data: Annotated[Path, typer.Option(help="Labelled pictures to train with: folder, .npz or IDX file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for portfolio.json and the variants.")],
+    test: Annotated[
+        Path | None, typer.Option(help="Pictures to judge with; else a fifth of --data.", show_default=False)
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Trained weights to begin with.", show_default=False)] = None,
+    keep: Annotated[str, typer.Option(help="Falling shares that the levels keep.")] = "0.5,0.25,0.1,0.05,0.02",
+    structure: Annotated[str, typer.Option(help="weights (converted exactly) or channels.")] = "weights",
+    epochs: Annotated[int, typer.Option(help="Of every level.")] = 10,
+    learning_rate: Annotated[float, typer.Option(help="Of the first step of every level.")] = 0.1,
+    rewind: Annotated[int, typer.Option(help="The step that weights go back to.")] = 0,
+    shape: Annotated[
+        str | None, typer.Option("--input", help="Shape of one sample, such as 3x32x32.", show_default=False)
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Keep variants that others beat, too.")] = False,
+    seed: Annotated[int, typer.Option(help="Of training.")] = 0,
+    json_: Annotated[bool, typer.Option("--json", help="Print the portfolio as JSON.")] = False,
+) -> None:
+    """Train variants of several sizes, convert and measure them, and keep those that none beats. Resumes."""
+    import shutil
+
+    import torch
+
+    from edgeward.prune.campaign import CampaignOptions, campaign
+    from edgeward.prune.training import TrainOptions
+    from edgeward.zoo.network import example_of, open_network
+    from edgeward.zoo.pretrained import load_pretrained
+
+    try:
+        keeps = tuple(float(part) for part in keep.split(","))
+    except ValueError as error:
+        raise ConfigError(f"--keep {keep}: write falling shares like 0.5,0.1,0.02") from error
+    options = CampaignOptions(
+        keeps, structure, TrainOptions(epochs=epochs, learning_rate=learning_rate, augment=True, seed=seed), rewind,
+        all=all_, work=output / ".work",
+    )  # fmt: skip
+    torch.set_num_threads(1)
+    network = open_network(model)
+    example = example_of(network, shape, 1)
+    if weights is not None:
+        load_pretrained(network.module, weights)
+    sets = _sets(data, test, tuple(example.shape[1:]), seed)
+    assert sets is not None
+    with _progress() as progress:
+        made = campaign(network, example, sets, replace(options, progress=progress), output)
+    shutil.rmtree(output / ".work", ignore_errors=True)
+    if json_:
+        print_json(made.model_dump(mode="json"))
+        return
+    _show_portfolio(made)
+    note(f"written to {output}; in a box: models: - {{name: ..., portfolio: {output}}}")
+
+
+@app.command()
 def measure(
     files: Annotated[list[Path], typer.Argument(help="ONNX files, the baseline first.", show_default=False)],
     shape: Annotated[str, typer.Option("--input", help="Shape of one sample, such as 3x224x224.")],
@@ -156,6 +215,22 @@ def measure(
     show_table(f"{rounds} rounds", ["network", "median", "10th to 90th percentile", "speed-up"], rows)
 
 
+def _show_portfolio(made: Portfolio) -> None:
+    from edgeward.prune.goal import format_figure
+
+    rows = []
+    for one in made.variants:
+        figure = next(iter(one.latency.values()))
+        right = "–" if one.accuracy is None else f"{percent(one.accuracy.value)} (± {100 * one.accuracy.error:.1f})"
+        sizes = [
+            format_figure("params", one.parameters),
+            format_figure("macs", one.macs),
+            format_figure("size", one.memory),
+        ]
+        rows.append([one.name, right, seconds(figure.median), *sizes])
+    show_table(made.model, ["variant", "accuracy", "latency", "parameters", "MACs", "memory"], rows)
+
+
 def _sets(data: Path | None, test: Path | None, shape: tuple[int, ...], seed: int) -> Sets | None:
     from edgeward.prune.shrink import Sets
     from edgeward.vision.labelled import load_labelled
@@ -184,8 +259,6 @@ def _sites(goals: list[Goal], fleet: Path | None, profile: Path | None, threads:
 
 
 def _save(shrunk: Shrunk, network: Network, shape: tuple[int, ...], output: Path, report: dict[str, Any]) -> None:
-    from dataclasses import replace
-
     import torch
 
     from edgeward.graph.onnx import export_module

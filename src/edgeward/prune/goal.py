@@ -29,8 +29,14 @@ def _count(text: str) -> float:
     return float(match[1]) * _POWERS[match[2]]
 
 
+def _seconds(text: str) -> float:
+    if text.replace(".", "").isdigit():
+        raise ValueError(f"{text!r} has no unit; write {text}ms or {text}s")
+    return parse_seconds(text)
+
+
 METRICS: dict[str, tuple[str, Callable[[str], float]]] = {
-    "latency": ("seconds of one inference, median", parse_seconds),
+    "latency": ("seconds of one inference, median", _seconds),
     "params": ("parameters", _count),
     "macs": ("multiply-accumulates of one sample", _count),
     "size": ("bytes of the weights", parse_bytes),

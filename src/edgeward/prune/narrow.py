@@ -5,13 +5,15 @@
     smaller.module, smaller.edits
 
 A unit's importance is the sum of its weights' scores, wherever it is produced or read (Fang et al., CVPR 2023, section
-3.3, sum over a group). What decides is importance per cost: of two that matter as little, the more expensive goes.
+3.3, sum over a group). How many units a group loses is the allocation: "uniform" takes the same share everywhere,
+"lean" more where a parameter is applied more often, so that fewer multiply-accumulates are left at equal parameters,
+and "global" compares importance per cost between groups.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -26,25 +28,32 @@ from edgeward.prune.widths import rounded
 
 __all__ = ["ALLOCATIONS", "Ranking", "narrow", "rank", "widths_at"]
 
-ALLOCATIONS = ("global", "uniform")
+ALLOCATIONS = ("lean", "uniform", "global")
+_LEANING = 0.2
+"""Power of the multiply-accumulates per parameter of a group in what it loses."""
 _Layer = nn.Linear | nn.modules.conv._ConvNd
 
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """Units of every group that can be narrowed. importance, cost: float64 [units] by group name.
+    """Units of every group that can be narrowed, float64 [units] by group name.
 
-    The cost of a unit is the mean of its share of all parameters and of all multiply-accumulates.
+    importance: what removing a unit loses. parameters, macs: its share of all parameters and of all
+    multiply-accumulates, counted at the layers that produce and that read it.
     """
 
     groups: tuple[Group, ...]
     importance: Mapping[str, Tensor]
-    cost: Mapping[str, Tensor]
+    parameters: Mapping[str, Tensor]
+    macs: Mapping[str, Tensor]
 
-    @property
-    def worth(self) -> dict[str, Tensor]:
-        """Importance per cost, by which units of different groups compare."""
-        return {name: value / self.cost[name].clamp_min(1e-30) for name, value in self.importance.items()}
+    def worth(self, name: str) -> Tensor:
+        """Importance per cost (the mean of both shares), by which units of different groups compare."""
+        return self.importance[name] / ((self.parameters[name] + self.macs[name]) / 2).clamp_min(1e-30)
+
+    def intensity(self, name: str) -> float:
+        """How often a parameter of the group is applied, against the network's mean."""
+        return float(self.macs[name].sum() / self.parameters[name].sum().clamp_min(1e-30))
 
 
 def rank(
@@ -67,26 +76,25 @@ def rank(
     counted = _Sums(weights, {name: torch.ones_like(module.weight) for name, module in weights.items()})
     all_parameters = sum(module.weight.numel() for module in weights.values())
     all_macs = sum(module.weight.numel() * positions[name] for name, module in weights.items())
-    importance, cost = {}, {}
+    found: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
     for group in groups:
-        values = torch.tensor(
-            [math.fsum(scored.of(slot) for slot in unit) for unit in group.units], dtype=torch.float64
-        )
-        importance[group.name] = values / values.mean().clamp_min(1e-30) if relative else values
-        cost[group.name] = torch.tensor(
-            [
-                sum(counted.of(slot) * (1 / all_parameters + positions.get(slot[0], 0) / all_macs) / 2 for slot in unit)
-                for unit in group.units
-            ],
-            dtype=torch.float64,
-        )
-    if relative:  # a mean of 1 in every group says nothing of groups: let each lose in proportion
-        importance = {name: values * cost[name].mean() for name, values in importance.items()}
-    return Ranking(groups, importance, cost)
+        counts = [[(counted.of(slot), positions.get(slot[0], 0)) for slot in unit] for unit in group.units]
+        values = _tensor(math.fsum(scored.of(slot) for slot in unit) for unit in group.units)
+        parameters = _tensor(sum(count for count, _ in unit) / all_parameters for unit in counts)
+        macs = _tensor(sum(count * times for count, times in unit) / all_macs for unit in counts)
+        if relative:  # a mean of 1 says nothing of groups: let them be worth what they cost
+            values = values / values.mean().clamp_min(1e-30) * (parameters + macs).mean() / 2
+        found[group.name] = (values, parameters, macs)
+    columns = ({name: row[column] for name, row in found.items()} for column in range(3))
+    return Ranking(groups, *columns)
+
+
+def _tensor(values: Iterable[float]) -> Tensor:
+    return torch.tensor(list(values), dtype=torch.float64)
 
 
 def widths_at(
-    ranking: Ranking, share: float, allocation: str = "global", *, multiple: int = 8, most: float = 0.95
+    ranking: Ranking, share: float, allocation: str = "lean", *, multiple: int = 8, most: float = 0.95
 ) -> dict[str, int]:
     """Units that each group keeps when this share of all units goes; no group loses more than `most` of its own.
 
@@ -97,14 +105,17 @@ def widths_at(
     if allocation not in ALLOCATIONS:
         raise PruneError(f"allocation {allocation!r} is unknown; choose one of {', '.join(ALLOCATIONS)}")
     floors = {group.name: max(1, round((1 - most) * group.size)) for group in ranking.groups}
-    if allocation == "uniform":
-        kept = {group.name: (1 - share) * group.size for group in ranking.groups}
-    else:
-        worth = torch.cat([ranking.worth[group.name] for group in ranking.groups])
+    if allocation == "global":
+        worth = torch.cat([ranking.worth(group.name) for group in ranking.groups])
         owner = torch.cat([torch.full((group.size,), index) for index, group in enumerate(ranking.groups)])
         gone = owner[torch.argsort(worth, stable=True)[: round(share * len(worth))]]
         lost = torch.bincount(gone, minlength=len(ranking.groups)).tolist()
         kept = {group.name: float(group.size - lost[index]) for index, group in enumerate(ranking.groups)}
+    else:
+        power = _LEANING if allocation == "lean" else 0.0
+        weights = {one.name: ranking.intensity(one.name) ** power for one in ranking.groups}
+        # Between linear layers and convolutions intensities differ a thousandfold: nothing is to lose so much more.
+        kept = {one.name: one.size * (1 - share) ** min(max(weights[one.name], 2 / 3), 3 / 2) for one in ranking.groups}
     return {
         group.name: min(max(rounded(kept[group.name], multiple, 1), floors[group.name]), group.size)
         for group in ranking.groups

@@ -65,14 +65,14 @@ class Sets:
 class ShrinkOptions:
     """How to shrink.
 
-    method: see `methods`. allocation: "global" lets layers lose what matters least per cost, "uniform" the same share
-    everywhere. multiple: what large widths are rounded to. samples: pictures scored. rounds: of each timing; finally
-    four times as many. tuning: epochs afterwards. sites: where latencies are measured, by the name in the goal.
+    method: see `methods`. allocation: how layers share the loss; see `edgeward.prune.narrow`. multiple: what large
+    widths are rounded to. samples: pictures scored. rounds: of each timing; finally four times as many. tuning: epochs
+    afterwards. sites: where latencies are measured, by the name in the goal.
     """
 
     method: str = "magnitude"
     structure: str = "channels"
-    allocation: str = "global"
+    allocation: str = "lean"
     multiple: int = 8
     samples: int = 512
     rounds: int = 9
