@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,7 +29,7 @@ __all__ = ["CRITERIA", "Criterion", "Drive", "Grasp", "Magnitude", "Random", "Sn
 Scores = dict[str, Tensor]
 
 
-class Criterion:
+class Criterion(ABC):
     """Scores weights.
 
     name: as `parse_criterion` knows it. passes: forward and backward passes for each example scored, a product with the
@@ -47,8 +48,9 @@ class Criterion:
         """
         return self._score(model, batches, mask or Mask.ones(model, prunable(model)))
 
+    @abstractmethod
     def _score(self, model: nn.Module, batches: Iterable[Batch], mask: Mask) -> Scores:
-        raise NotImplementedError
+        """The scores, with batches that need not be checked yet."""
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def widths_at(
         power = _LEANING if allocation == "lean" else 0.0
         weights = {one.name: ranking.intensity(one.name) ** power for one in ranking.groups}
         # Between linear layers and convolutions intensities differ a thousandfold: nothing is to lose so much more.
-        kept = {one.name: one.size * (1 - share) ** min(max(weights[one.name], 2 / 3), 3 / 2) for one in ranking.groups}
+        kept = {one.name: one.size * (1 - share) ** min(max(weights[one.name], 1 / 2), 2) for one in ranking.groups}
     return {
         group.name: min(max(rounded(kept[group.name], multiple, 1), floors[group.name]), group.size)
         for group in ranking.groups
