@@ -72,7 +72,7 @@ def test_another_process_gets_the_same_bits(tmp_path):
     save_file({"x": X}, tmp_path / "x")
     args = [sys.executable, "-c", READ, tmp_path / "small", tmp_path / "x", tmp_path / "out"]
     done = subprocess.run(args, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["small", "(3,", "32,", "32)", "False"]
+    assert done.stdout.split() == [str(tmp_path / "small"), "(3,", "32,", "32)", "False"]
     theirs = load_file(tmp_path / "out")
     with torch.no_grad():
         assert torch.equal(theirs.pop("answers"), removed.module(X))
@@ -100,7 +100,8 @@ def test_pruned_folded_and_pruned_again(tmp_path):
     last = remove(second.module, X, {"stage1.conv1.conv": [0]})
     save_network(Network("last", last.module, (3, 32, 32), recipe=second.recipe), tmp_path / "first", last.edits)
     third = open_network(str(tmp_path / "first"))  # in the place of the older one
-    assert third.name == "last"
+    assert load_network(tmp_path / "first").name == "last"
+    assert third.name == str(tmp_path / "first")  # where a plan for it finds it again
     assert third.recipe["pruned"]["base"] == {"reference": "cifar-vgg16"}
     kept = third.recipe["pruned"]["edits"]["kept"]["stage1.conv1.conv"]
     assert kept == [i for i in range(64) if i % 3][1:]
@@ -255,6 +256,19 @@ def test_folders_that_are_not_whole(tmp_path):
     refused("incomplete: model.safetensors is missing")
     config.unlink()
     refused("no network of edgeward", opener=lambda: load_network(folder))
+
+
+def test_a_network_with_other_files_beside_it_is_not_replaced(tmp_path):
+    dense, removed = pruned()
+    folder = tmp_path / "small"
+    for _ in range(2):  # its own files may be replaced
+        save_network(Network("small", removed.module, (3, 32, 32), recipe=dense.recipe), folder, removed.edits)
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(StoreError, match="choose another place"):
+        save_network(Network("small", removed.module, (3, 32, 32), recipe=dense.recipe), folder, removed.edits)
+    assert (folder / "notes.txt").read_text() == "mine"
+    with pytest.raises(StoreError, match="is a file"):
+        save_network(Network("small", removed.module, (3, 32, 32)), folder / "notes.txt" / "below")
 
 
 def test_what_is_there_is_not_lost(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from edgeward.errors import ConfigError, PruneError
+from edgeward.graph.onnx import export_module
 from edgeward.profile.profile import DeviceTimes
 from edgeward.profile.profiler import as_profile
 from edgeward.profile.variant import load_portfolio
@@ -219,6 +220,56 @@ def test_a_campaign_gives_variants_that_reload_and_answer_as_measured(tmp_path, 
         assert accuracy(reloaded.module, sets.test) == pytest.approx(one.accuracy.value)
         assert sum(each.numel() for each in reloaded.module.parameters()) == one.parameters
     assert found.variants[0].parameters > found.variants[2].parameters
+
+
+class Scaled255(nn.Module):
+    """A network with a buffer that is not saved."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale", torch.tensor(2.0), persistent=False)
+        self.body = net()
+
+    def forward(self, x):
+        return self.body(x * self.scale)
+
+
+def test_buffers_that_are_not_saved_do_no_harm_and_beaten_variants_leave(tmp_path):
+    sets, options = Sets(pictures(64), pictures(40, 1)), {"train": TrainOptions(epochs=1, batch=32), "rounds": 3}
+    network = Network("tiny", Scaled255(), (3, 16, 16))
+    campaign(network, EXAMPLE, sets, CampaignOptions((0.5, 0.1), all=True, **options), tmp_path)
+    assert {one.name for one in tmp_path.iterdir()} == {"portfolio.json", "tiny-1", "tiny-0.5", "tiny-0.1"}
+    (tmp_path / "mine.txt").write_text("kept")
+    campaign(network, EXAMPLE, sets, CampaignOptions((0.7,), all=True, **options), tmp_path)
+    assert {one.name for one in tmp_path.iterdir()} == {"portfolio.json", "tiny-1", "tiny-0.7", "mine.txt"}
+
+
+def test_labels_beyond_the_networks_classes_are_named_before_anything_is_done():
+    more = Labelled(pictures(8).images, np.arange(8, dtype=np.int64), tuple("abcdefgh"))
+    with pytest.raises(PruneError, match="labels up to 7, the network tells 4 classes apart"):
+        shrink(net(), EXAMPLE, [parse_goal("params<=0.5x")], ShrinkOptions(), Sets(more, more))
+
+
+class Slowing(Clock):
+    """A machine that is twice as slow after its first timing."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def time(self, networks, shape, rounds):
+        self.calls += 1
+        timing = super().time(networks, shape, rounds)
+        factor = 1 if self.calls < 2 else 2
+        return Timing({name: tuple(factor * one for one in values) for name, values in timing.seconds.items()})
+
+
+def test_a_latency_that_is_missed_in_the_end_is_said_to_be():
+    clock = Slowing()
+    size = Clock().time({"dense": export_module(net(), EXAMPLE)}, (1,), 3).figure("dense").median
+    goal = parse_goal(f"latency<={0.7 * size:.0f}s")
+    found = shrink(net(), EXAMPLE, [goal], ShrinkOptions(sites={"": clock}))
+    _, new, _ = found.latency[""]
+    assert new.median <= goal.value or any("is NOT met" in note for note in found.notes)
 
 
 def test_levels_that_do_not_fall_are_refused():

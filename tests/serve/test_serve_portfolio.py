@@ -47,6 +47,8 @@ class VariantCosts(Costs):
                 return ending(decided, decided.time_ns + round(cost * MS * self.slowdown(decided.time_ns)))
             case Wait(until_ns=until):
                 return ending(decided, max(until, decided.time_ns))
+            case Load(model=model, variant=variant) if variant in self.fails:
+                return Failed(decided.time_ns + self.load_ns, decided.number, model, "load", "damaged")
             case Switch(model=model, variant=variant) if variant in self.fails:
                 return Failed(decided.time_ns + self.load_ns, decided.number, model, "switch", "damaged")
         return ending(decided, decided.time_ns + self.load_ns)
@@ -140,6 +142,16 @@ def test_a_variant_that_cannot_be_loaded_leaves_the_old_one_serving():
     model = run.state.models["m"]
     assert (model.variant, model.spec.bytes, model.status, model.error) == ("v40", 400, "resident", "damaged")
     assert run.state.queries["q"].due == 500 == run.state.queries["q"].late + run.state.queries["q"].in_time
+
+
+@pytest.mark.parametrize("broken", ["v40", "v20", "v10"])
+def test_where_there_is_no_room_for_both_a_variant_that_cannot_be_loaded_gives_way_to_another(broken):
+    slow = lambda ns: 1.0 if ns < 8 * NS or ns > 14 * NS else 3.0  # noqa: E731 - so that it goes down and up again
+    run = simulate(box(budget=450), frames(30), policy_named("edf-lru"), VariantCosts(slow, fails={broken}))
+    model = run.state.models["m"]
+    assert model.status == "resident"
+    assert model.variant != broken
+    assert run.state.queries["q"].in_time > 300
 
 
 @given(

@@ -8,6 +8,7 @@ edgeward prune measure dense/model.onnx small/model.onnx
 from __future__ import annotations
 
 import contextlib
+import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,7 +23,9 @@ from edgeward.errors import ConfigError
 
 if TYPE_CHECKING:
     import click
+    from torch import Tensor, nn
 
+    from edgeward.profile.profile import Profile
     from edgeward.profile.variant import Portfolio
     from edgeward.prune.goal import Goal
     from edgeward.prune.shrink import Sets, Shrunk
@@ -84,7 +87,7 @@ def prune(
     ] = None,
     rounds: Annotated[int, typer.Option(help="Of each timing.")] = 9,
     threads: Annotated[int, typer.Option(min=1, max=1024, help="Threads that networks are timed with.")] = 1,
-    seed: Annotated[int, typer.Option(help="Of samples, tuning and new weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of samples, tuning and new weights.")] = 0,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for the smaller network.", show_default=False)
     ] = None,
@@ -99,10 +102,15 @@ def prune(
 
     from edgeward.prune.shrink import ShrinkOptions, shrink
     from edgeward.prune.training import TrainOptions
+    from edgeward.zoo.artefact import check_place
     from edgeward.zoo.network import example_of, open_network
     from edgeward.zoo.pretrained import load_pretrained
 
     torch.set_num_threads(threads)
+    if output is not None:
+        check_place(output)
+    if weights is not None and method == "reconvene":
+        raise ConfigError("reconvene initialises layers anew: trained --weights would be lost; choose another --method")
     network = open_network(model)
     example = example_of(network, shape, 1)
     if weights is not None and load_pretrained(network.module, weights) == "order":
@@ -112,7 +120,7 @@ def prune(
         options = ShrinkOptions(
             method=method, structure=structure, allocation=allocation, multiple=multiple, rounds=rounds, seed=seed,
             tuning=TrainOptions(epochs=epochs, learning_rate=learning_rate, augment=True, seed=seed),
-            sites=_sites(goals, fleet, profile, threads), progress=progress,
+            sites=_sites(goals, fleet, _profile(profile, network.module, example), threads), progress=progress,
         )  # fmt: skip
         shrunk = shrink(network.module, example, goals, options, sets)
     report = {"model": network.name, "method": method, "structure": structure, "targets": list(map(str, goals))}
@@ -124,7 +132,9 @@ def prune(
     else:
         _show(shrunk, f"{network.name}, {method}, {', '.join(map(str, goals))}")
     if output is not None:
-        note(f"written to {output}; it is a network like any: edgeward profile {output}, edgeward prune {output} ...")
+        like = f"a network like any: edgeward profile {output}, edgeward prune {output} ..."
+        own = f"of your own code: load_network(Path({str(output)!r}), factory) opens it"
+        note(f"written to {output}; it is {own if network.recipe is None else like}")
 
 
 @app.command()
@@ -145,7 +155,7 @@ def portfolio(
         str | None, typer.Option("--input", help="Shape of one sample, such as 3x32x32.", show_default=False)
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Keep variants that others beat, too.")] = False,
-    seed: Annotated[int, typer.Option(help="Of training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of training.")] = 0,
     json_: Annotated[bool, typer.Option("--json", help="Print the portfolio as JSON.")] = False,
 ) -> None:
     """Train variants of several sizes, convert and measure them, and keep those that none beats. Resumes."""
@@ -197,11 +207,15 @@ def measure(
 
     try:
         sides = [batch, *(int(side) for side in shape.lower().split("x"))]
-        networks = {str(file): file.read_bytes() for file in files}
+        networks = {
+            f"{file}{' again' * files[:place].count(file)}": file.read_bytes() for place, file in enumerate(files)
+        }
     except ValueError as error:
         raise ConfigError(f"--input {shape}: write the shape of one sample like 3x224x224") from error
     except OSError as error:
         raise ConfigError(f"cannot read {error.filename}: {error.strerror}") from error
+    if min(sides) < 1 or math.prod(sides) > 1 << 28:
+        raise ConfigError(f"--input {shape}: sides are at least 1, and all values at most {1 << 28}")
     timing = timed(networks, sides, rounds=rounds, threads=threads)
     if json_:
         print_json({"seconds": {name: list(values) for name, values in timing.seconds.items()}})
@@ -244,9 +258,25 @@ def _sets(data: Path | None, test: Path | None, shape: tuple[int, ...], seed: in
     return Sets(*parts) if len(parts) == 2 else Sets(*parts[0].split(_TEST_SHARE, seed))
 
 
-def _sites(goals: list[Goal], fleet: Path | None, profile: Path | None, threads: int) -> dict[str, Site]:
-    """Where each device of the goals is timed."""
+def _profile(file: Path | None, module: nn.Module, example: Tensor) -> Profile | None:
+    """The stored profile, which must be of this very network. Raises ConfigError when it is another's."""
+    from edgeward.graph.chain import cut
     from edgeward.profile.file import load_profile
+
+    if file is None:
+        return None
+    found = load_profile(file)
+    if found.fingerprint != cut(module, example).fingerprint:
+        raise ConfigError(
+            f"{file} is of {found.model!r} or of another input; profile this network: edgeward profile ..."
+        )
+    if any(times.batch != 1 for times in found.times.values()):
+        raise ConfigError(f"{file} was measured with several samples at once; measure with --batch 1")
+    return found
+
+
+def _sites(goals: list[Goal], fleet: Path | None, profile: Profile | None, threads: int) -> dict[str, Site]:
+    """Where each device of the goals is timed."""
     from edgeward.prune.sites import Emulated, Here, Scaled
 
     found: dict[str, Site] = {"": Here(threads)}
@@ -254,7 +284,7 @@ def _sites(goals: list[Goal], fleet: Path | None, profile: Path | None, threads:
         if fleet is not None:
             found[name] = Emulated(fleet, name, threads)
         elif profile is not None:
-            found[name] = Scaled(load_profile(profile), name, threads)
+            found[name] = Scaled(profile, name, threads)
     return found
 
 

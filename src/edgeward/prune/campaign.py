@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -20,10 +21,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgeward.errors import ConfigError, PruneError
+from edgeward.errors import ConfigError, PruneError, StoreError
 from edgeward.graph.onnx import export_module
-from edgeward.profile.variant import Accuracy, LatencyFigure, Portfolio, Variant, save_portfolio
+from edgeward.profile.variant import (
+    PORTFOLIO_FILE,
+    Accuracy,
+    LatencyFigure,
+    Portfolio,
+    Variant,
+    load_portfolio,
+    save_portfolio,
+)
 from edgeward.prune.channels import Channels
+from edgeward.prune.checkpoint import state_of
 from edgeward.prune.criteria import Magnitude
 from edgeward.prune.exact import convert
 from edgeward.prune.figures import figures_of
@@ -36,7 +46,7 @@ from edgeward.prune.scope import prunable
 from edgeward.prune.shrink import STRUCTURES, Sets
 from edgeward.prune.training import Progress, TrainOptions, train
 from edgeward.vision.classification import correct
-from edgeward.zoo.artefact import Extras, save_network
+from edgeward.zoo.artefact import Extras, check_place, save_network
 from edgeward.zoo.network import Network
 from edgeward.zoo.pruned import Edits
 
@@ -93,20 +103,29 @@ def campaign(network: Network, example: Tensor, sets: Sets, options: CampaignOpt
     example: one input, batch of 1. Raises PruneError when a level cannot be made or a conversion is not exact,
     StoreError when the disk refuses.
     """
+    if folder.exists() and not folder.is_dir():
+        raise StoreError(f"{folder} is a file; choose another place for the portfolio")
+    check_place(folder / _name(network, 1.0))
+    earlier = load_portfolio(folder) if (folder / PORTFOLIO_FILE).exists() else None
     make = _by_weights if options.structure == "weights" else _by_channels
     found = list(make(network, example, sets, options))
     exported = {one.name: export_module(one.module, example) for one in found}
     timing = measure(exported, example.shape, rounds=options.rounds)
-    variants = []
+    measured = {}
     for one in found:
         variant, report = _measured(one, example, sets, options.structure, timing.figure(one.name))
         if one is not found[0]:
             report["speedup"] = str(timing.speedup(found[0].name, one.name))
-        _save(network, example, folder / one.name, one, exported[one.name], report)
-        variants.append(variant)
+        measured[one.name] = (one, variant, report)
+    variants = [variant for _, variant, _ in measured.values()]
     kept = tuple(variants) if options.all else pareto(variants, DEVICE)
+    for variant in kept:
+        one, _, report = measured[variant.name]
+        _save(network, example, folder / one.name, one, exported[one.name], report)
     portfolio = Portfolio(model=network.name, variants=kept)
     save_portfolio(portfolio, folder)
+    for gone in {each.folder for each in earlier.variants} - {each.folder for each in kept} if earlier else ():
+        shutil.rmtree(folder / gone, ignore_errors=True)  # of the portfolio that this one replaces
     return portfolio
 
 
@@ -120,7 +139,9 @@ def _by_weights(network: Network, example: Tensor, sets: Sets, options: Campaign
         ),
     )
     for level in levels:
-        model.load_state_dict(dict(level.weights))
+        with torch.no_grad():
+            for name, tensor in state_of(model).items():
+                tensor.copy_(level.weights[name])
         level.mask.apply_(model)
         converted = convert(model.eval(), example)
         if not converted.difference.exact:
@@ -148,7 +169,6 @@ def _work(options: CampaignOptions, keep: float) -> TrainOptions:
 
     path = None
     if options.work is not None:
-        options.work.mkdir(parents=True, exist_ok=True)
         path = options.work / f"keep-{keep:g}.safetensors"
     return replace(options.train, checkpoint=path, progress=tell)
 

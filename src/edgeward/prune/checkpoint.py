@@ -66,7 +66,6 @@ def save_checkpoint(
         tensors |= {f"optimizer/{index}/{key}": value for key, value in values.items() if isinstance(value, Tensor)}
     about = {"identity": identity, "history": json.dumps(dataclasses.asdict(history))}
     plain = {name: one.cpu().contiguous() for name, one in tensors.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
     replace_bytes(path, safetensors.torch.save(plain, about))
 
 

@@ -228,7 +228,10 @@ def _couple_tied(coupling: Coupling, model: nn.Module) -> None:
         other = first.setdefault(id(parameter), layer)
         if kind != "weight" or other == layer:
             continue
-        axes: tuple[tuple[Axis, int], ...] = (("out", parameter.shape[0]), ("in", parameter.shape[-1]))
+        axes: tuple[tuple[Axis, int], ...] = (
+            ("out", parameter.shape[0]),
+            ("in", parameter.shape[min(1, parameter.dim() - 1)]),
+        )
         for axis, size in axes[: parameter.dim()]:
             for index in range(size):
                 if (other, axis, index) in coupling or (layer, axis, index) in coupling:

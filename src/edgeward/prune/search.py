@@ -124,17 +124,22 @@ class _Looking:
 
     def why(self, least: Tried) -> str:
         """What the smallest network reaches, and where the rest of it lies."""
-        parts = []
+        parts: list[str] = []
+        failing = self.goals[0]
         for goal in self.goals:
             if goal.metric == "latency" and goal.device not in least.seconds:
                 continue
             value, limit = least.value(goal), goal.limit(self.whole.value(goal))
             if value > limit:
+                failing = failing if parts else goal
                 parts.append(
                     f"{goal} cannot be met: the smallest network that this method makes reaches "
                     f"{format_figure(goal.metric, value)} of {format_figure(goal.metric, limit)}"
                 )
-        working = self.goals[0].metric in ("latency", "macs")
+        if failing.metric == "memory":
+            share = least.figures.size / max(least.figures.memory, 1)
+            return f"{'; '.join(parts)}; {share:.0%} of it are weights, the rest activations; raise the target"
+        working = failing.metric in ("latency", "macs")
         weighed = [(macs if working else count, name) for name, count, macs in least.figures.blocks]
         total = sum(weight for weight, _ in weighed) or 1
         layers = ", ".join(f"{name} ({weight / total:.0%})" for weight, name in sorted(weighed, reverse=True)[:3])

@@ -11,6 +11,7 @@ chooses layers by their sparsity at initialisation instead, and re-initialises t
 from __future__ import annotations
 
 import copy
+import statistics
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,7 +29,7 @@ from edgeward.prune.cutting import Removed
 from edgeward.prune.data import sample
 from edgeward.prune.exact import Converted, convert
 from edgeward.prune.figures import Figures, figures_of
-from edgeward.prune.goal import Goal
+from edgeward.prune.goal import Goal, format_figure
 from edgeward.prune.latency import Speedup, Timing
 from edgeward.prune.mask import Mask
 from edgeward.prune.narrow import narrow, rank, widths_at
@@ -37,7 +38,7 @@ from edgeward.prune.scope import prunable, select
 from edgeward.prune.search import Search, search
 from edgeward.prune.sites import Here, Site
 from edgeward.prune.training import Progress, TrainOptions, train
-from edgeward.vision.classification import Drop, correct, drop_between
+from edgeward.vision.classification import Drop, correct, drop_between, logits_of
 from edgeward.vision.labelled import Labelled
 from edgeward.zoo.pruned import Edits
 
@@ -166,6 +167,8 @@ def shrink(
     named = {goal.device: options.sites[goal.device] for goal in goals if goal.metric == "latency"}
     sites = named or dict(list(options.sites.items())[:1])
     dense = copy.deepcopy(model).eval()
+    if sets is not None:
+        _check_labels(dense, example, sets)
     maker = _maker(dense, example, options, sets)
     clock = _Clock(sites, export_module(dense, example), example, options.rounds)
     looking = Search(most=maker.most, progress=options.progress)
@@ -177,13 +180,29 @@ def shrink(
     for name in sites:
         timing = clock.time(removed.module, name, 4)
         latency[name] = (timing.figure("dense"), timing.figure("small"), timing.speedup("dense", "small"))
+    before, after = figures_of(dense, example), figures_of(removed.module, example)
+    for goal in goals:
+        values = [figures[goal.metric] for figures in (after, before)] if goal.metric != "latency" else []
+        value, whole = values or [figure.median for figure in latency[goal.device][1::-1]]
+        if not goal.met(value, whole):
+            reached = format_figure(goal.metric, value)
+            maker.notes.append(
+                f"{goal} is NOT met: the last timing gave {reached}; free the machine, or raise --rounds"
+            )
     right = None if sets is None else (correct(dense, sets.test), correct(removed.module, sets.test))
     how = {name: site.how for name, site in sites.items()}
-    after = figures_of(removed.module, example)
     return Shrunk(
-        removed.module.eval(), removed.edits, share, figures_of(dense, example), after, latency, how, right,
+        removed.module.eval(), removed.edits, share, before, after, latency, how, right,
         tuple(maker.notes),
     )  # fmt: skip
+
+
+def _check_labels(model: nn.Module, example: Tensor, sets: Sets) -> None:
+    with torch.no_grad():
+        outputs = logits_of(model(example)).shape[1]
+    most = max(int(part.labels.max()) for part in (sets.train, sets.test))
+    if most >= outputs:
+        raise PruneError(f"the pictures have labels up to {most}, the network tells {outputs} classes apart")
 
 
 class _Clock:
@@ -191,7 +210,7 @@ class _Clock:
 
     def __init__(self, sites: Mapping[str, Site], dense: bytes, example: Tensor, rounds: int) -> None:
         self.sites, self.dense, self.example, self.rounds = sites, dense, example, rounds
-        self.whole: dict[str, float] = {}
+        self.taken: dict[str, list[float]] = {}
 
     def time(self, module: nn.Module, site: str, times: int = 1) -> Timing:
         networks = {"dense": self.dense, "small": export_module(module, self.example)}
@@ -200,8 +219,12 @@ class _Clock:
     def seconds(self, module: nn.Module, site: str, times: int = 1) -> float:
         """Of the dense network, divided by the speed-up: medians of pairs vary less than medians."""
         timing = self.time(module, site, times)
-        self.whole.setdefault(site, timing.figure("dense").median)
-        return self.whole[site] / timing.speedup("dense", "small").ratio
+        self.taken.setdefault(site, []).extend(timing.seconds["dense"])
+        return self.whole(site) / timing.speedup("dense", "small").ratio
+
+    def whole(self, site: str) -> float:
+        """Median seconds of the dense network over all that was timed: the machine may become slower meanwhile."""
+        return statistics.median(self.taken[site])
 
 
 def _surely(share: float, maker: _Maker, goals: Sequence[Goal], clock: _Clock) -> float:
@@ -209,7 +232,7 @@ def _surely(share: float, maker: _Maker, goals: Sequence[Goal], clock: _Clock) -
     timed = [goal for goal in goals if goal.metric == "latency"]
     for _ in range(_CORRECTIONS):
         module = maker.candidate(share).module
-        if all(goal.met(clock.seconds(module, goal.device, 4), clock.whole[goal.device]) for goal in timed):
+        if all(goal.met(clock.seconds(module, goal.device, 4), clock.whole(goal.device)) for goal in timed):
             return share
         share += (maker.most - share) / 20
     raise PruneError(f"{timed[0]} is not reached reliably: timings vary too much; free the machine, or raise --rounds")

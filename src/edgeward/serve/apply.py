@@ -25,7 +25,7 @@ from edgeward.serve.events import (
     Waited,
 )
 from edgeward.serve.state import ModelState, QueryState, Running, State, union_bytes
-from edgeward.serve.watch import watched
+from edgeward.serve.watch import watched, worse
 
 __all__ = ["apply"]
 
@@ -182,6 +182,8 @@ def _failed(event: Failed, state: State) -> State:
     changes = {"failures": model.failures + 1, "retry_ns": event.time_ns + pause, "error": event.error}
     if event.what == "load":
         state = _with_model(state, event.model, status="absent", **changes)
+        if model.spec.variants:  # another may be whole: the next cheaper one, and behind the cheapest the best again
+            state = _with_variant(state, event.model, (worse(model) or model.spec.variants[-1]).name)
         return replace(state, loader=None)
     running = state.processor
     assert running is not None and isinstance(running.action, Infer), "a failure of nothing that runs"

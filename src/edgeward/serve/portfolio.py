@@ -116,7 +116,8 @@ def resolve_portfolio(config: ModelConfig, store: WeightStore, cache: Path, prov
         raise ModelError(f"model {config.name!r}: {error}") from error
     resolved = []
     for variant, _ in chosen:
-        file = config.portfolio / variant.folder / "model.onnx"
+        folder = config.portfolio if config.portfolio.is_dir() else config.portfolio.parent
+        file = folder / variant.folder / "model.onnx"
         entry = config.model_copy(update={"portfolio": None, "file": file})
         try:
             stored = resolve_model(entry, store, cache, provider)

@@ -53,9 +53,9 @@ def watched(before: State, event: Event, after: State) -> State:
 def _watch(before: State, event: Event, after: State, model: ModelState) -> Watch:
     watch, name, now = model.watch, model.spec.name, after.now_ns
     if isinstance(event, Loaded | Switched) and event.model == name:
-        return _begun(replace(watch, settled_ns=now + SETTLE_NS, calm=0), after)
+        return _begun(replace(watch, settled_ns=max(watch.settled_ns, now + SETTLE_NS), calm=0), after)
     if isinstance(event, Failed) and event.model == name:
-        pause = FAILED_PAUSE_NS if event.what == "switch" else 0
+        pause = FAILED_PAUSE_NS if event.what in ("switch", "load") else 0
         return replace(watch, settled_ns=max(watch.settled_ns, now + pause), calm=0, spoiled=True)
     if model.status == "resident" and _lost(after, name) > _lost(before, name):
         watch = replace(watch, trouble_ns=now, calm=0, spoiled=True)

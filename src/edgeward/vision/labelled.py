@@ -47,6 +47,8 @@ class Labelled:
     def __post_init__(self) -> None:
         if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[3] not in (1, 3):
             raise SourceError(f"pictures are {self.images.dtype} {self.images.shape}; give uint8 [n, h, w, 1 or 3]")
+        if min(self.images.shape[1:]) < 1:
+            raise SourceError(f"pictures are {self.images.shape[1]} x {self.images.shape[2]}; give at least 1 x 1")
         if self.labels.shape != self.images.shape[:1] or not len(self.labels):
             raise SourceError(f"{len(self.images)} pictures have {self.labels.shape} labels; give one for each")
         if not 0 <= self.labels.min() <= self.labels.max() < len(self.classes):

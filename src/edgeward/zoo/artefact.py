@@ -31,7 +31,7 @@ from edgeward.zoo.files import read_bytes, sha256, size
 from edgeward.zoo.network import LARGEST_CONFIG, Network, network_of_recipe, pruned_recipe
 from edgeward.zoo.pruned import Edits, edit
 
-__all__ = ["FORMAT", "VERSION", "Extras", "load_edits", "load_network", "load_report", "save_network"]
+__all__ = ["FORMAT", "VERSION", "Extras", "check_place", "load_edits", "load_network", "load_report", "save_network"]
 
 FORMAT = "edgeward-network"
 VERSION = 1
@@ -55,8 +55,7 @@ def save_network(network: Network, folder: Path, edits: Edits | None = None, ext
     holds such a network already is replaced. Raises StoreError when the disk refuses or the folder holds other files,
     ModelError when the recipe is larger than what `load_network` reads.
     """
-    if folder.exists() and not _ours(folder):
-        raise StoreError(f"{folder} exists and is no network of edgeward; choose another place")
+    check_place(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -95,6 +94,16 @@ def _write(work: Path, network: Network, edits: Edits | None, extras: Extras) ->
     if len(text) > LARGEST_CONFIG:
         raise ModelError(f"the config of {network.name} takes {len(text)} bytes; at most {LARGEST_CONFIG} are read")
     (work / _CONFIG).write_text(text, encoding="utf-8")
+
+
+def check_place(folder: Path) -> None:
+    """Raise StoreError where `save_network` would: for a file, other files in the folder, a place without rights."""
+    if folder.exists() and not _ours(folder):
+        raise StoreError(f"{folder} exists and is no network of edgeward; choose another place")
+    above = next(one for one in (folder.resolve(), *folder.resolve().parents) if one.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        reason = "cannot be written" if above.is_dir() else "is a file"
+        raise StoreError(f"{folder} cannot be made, for {above} {reason}; choose another place")
 
 
 def load_network(folder: Path, factory: Callable[[], nn.Module] | None = None) -> Network:
@@ -157,12 +166,12 @@ def _record(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{folder} is no network of edgeward: it has no {_CONFIG}")
     try:
         record = json.loads(read_bytes(path, LARGEST_CONFIG))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not JSON: {error}") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise ModelError(f"{path} is not of the format {FORMAT!r}; give a folder that edgeward wrote")
     version = record.get("version")
-    if not isinstance(version, int) or version > VERSION:
+    if type(version) is not int or not 1 <= version <= VERSION:
         raise ModelError(f"{path} is of version {version}; this edgeward reads up to {VERSION}: install a newer one")
     shape, tokens, hashes = record.get("input_shape"), record.get("tokens"), record.get("sha256")
     sound = (
@@ -173,6 +182,7 @@ def _record(folder: Path) -> dict[str, Any]:
         and {_WEIGHTS} <= set(hashes) <= {_WEIGHTS, _REPORT, _ONNX}
         and isinstance(record.get("recipe"), dict)
         and isinstance(record["recipe"].get("pruned", {}), dict)
+        and isinstance(record["recipe"].get("pruned", {}).get("base", {}), dict)
     )
     if not sound:
         raise ModelError(f"{path} lacks what a network needs, or holds it malformed; obtain the folder again")
@@ -204,7 +214,8 @@ def _load(module: nn.Module, path: Path) -> None:
 
 def _ours(folder: Path) -> bool:
     try:
-        return not any(folder.iterdir()) or _record(folder)["format"] == FORMAT
+        names = {path.name for path in folder.iterdir()}
+        return not names or (names <= {_CONFIG, _WEIGHTS, _REPORT, _ONNX} and _record(folder)["format"] == FORMAT)
     except (ModelError, OSError):
         return False
 

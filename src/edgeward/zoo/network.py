@@ -17,7 +17,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,7 +174,8 @@ def _from_config(path: Path) -> Network:
     if isinstance(record, dict) and "format" in record:
         from edgeward.zoo.artefact import load_network
 
-        return load_network(path.parent)
+        # By its place, as a plan for it must find it again.
+        return replace(load_network(path.parent), name=str(path.parent))
     module = _of_config(record, str(path))
     config: Any = module.config
     if (path.parent / "model.safetensors").is_file():

@@ -1,0 +1,206 @@
+"""A ladder: detectors that can answer the same question, each with its accuracy by object size and its cost.
+
+    ladder = load_ladder(Path("ladder.json"))
+    ladder.check(device="pi", labels=("person",))        # raises when it was calibrated elsewhere
+    print([rung.name for rung in ladder.rungs], ladder.notes)
+
+Sizes are relative: the square root of the share of the frame that a box covers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from edgeward.errors import ConfigError, nearest
+from edgeward.profile.file import replace_text
+
+__all__ = ["FORMAT", "Ladder", "Rung", "dominated", "load_ladder", "save_ladder"]
+
+FORMAT = 1
+LARGEST_BYTES = 1 << 20
+AGAIN = "calibrate it again with: edgeward serve calibrate"
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One model of a ladder.
+
+    accuracy: average precision at an IoU of 0.5 on fresh frames, by size bin, 0..1. seconds: median of one inference on
+    the idle device. load_seconds: until it can answer when it is not in memory. bytes: in memory. static_iou: mean
+    overlap of its boxes of an object that does not move in two frames; they jitter.
+
+    Raises ConfigError for a figure out of its range.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    name: str
+    accuracy: tuple[float, ...]
+    seconds: float
+    load_seconds: float = 0.0
+    bytes: int = 0
+    static_iou: float = 0.8
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "accuracy", tuple(self.accuracy))
+        if not self.name:
+            raise ConfigError("a rung has no name; give each model of the ladder a name of its own")
+        for figure in self.accuracy:
+            if not 0 <= figure <= 1:
+                raise ConfigError(f"rung {self.name!r}: accuracy {figure} is outside 0..1; {AGAIN}")
+        if not 0 < self.seconds < math.inf:
+            raise ConfigError(
+                f"rung {self.name!r}: an inference of {self.seconds} s; it must take more than 0; {AGAIN}"
+            )
+        if not 0 <= self.load_seconds < math.inf or self.bytes < 0:
+            raise ConfigError(
+                f"rung {self.name!r}: {self.load_seconds} s to load {self.bytes} bytes; both are at least 0; {AGAIN}"
+            )
+
+        if not 0 < self.static_iou <= 1:
+            raise ConfigError(f"rung {self.name!r}: static_iou {self.static_iou} is not over 0 and at most 1; {AGAIN}")
+
+    @property
+    def mean(self) -> float:
+        """Accuracy when every size is equally frequent."""
+        return sum(self.accuracy) / len(self.accuracy)
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Models to choose from at run time, in any order.
+
+    device: where seconds were measured. labels: class names. edges: bounds of the size bins, from 0 upwards; bin b
+    holds sizes in [edges[b], edges[b + 1]), the last one its upper bound and whatever is larger, too.
+
+    Raises ConfigError when rungs are missing, share a name or have another number of bins.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    device: str
+    labels: tuple[str, ...]
+    edges: tuple[float, ...]
+    rungs: tuple[Rung, ...]
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        for field in ("labels", "edges", "rungs"):
+            object.__setattr__(self, field, tuple(getattr(self, field)))
+        if self.format != FORMAT:
+            raise ConfigError(f"ladder has format {self.format}, this version reads {FORMAT}; {AGAIN}")
+        if not self.rungs:
+            raise ConfigError("a ladder has no rung; name at least one model")
+        if not self.labels:
+            raise ConfigError("a ladder has no class; name at least one label")
+        rising = all(low < high for low, high in zip(self.edges, self.edges[1:], strict=False))
+        if len(self.edges) < 2 or self.edges[0] != 0 or not rising or not math.isfinite(self.edges[-1]):
+            raise ConfigError(f"size bins {self.edges} must rise from 0, at least two bounds; for instance 0, 0.1, 1")
+        names = [rung.name for rung in self.rungs]
+        for rung in self.rungs:
+            if names.count(rung.name) > 1:
+                raise ConfigError(f"two rungs are called {rung.name!r}; rename one")
+            if len(rung.accuracy) != self.bins:
+                raise ConfigError(
+                    f"rung {rung.name!r} has accuracies for {len(rung.accuracy)} size bins, the ladder has "
+                    f"{self.bins}; {AGAIN}"
+                )
+
+    @property
+    def bins(self) -> int:
+        """Number of size bins."""
+        return len(self.edges) - 1
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What contradicts itself in the tables, in words."""
+        return tuple(dominated(self.rungs).values())
+
+    def rung(self, name: str) -> Rung:
+        """The rung of that name. Raises ConfigError when there is none."""
+        for rung in self.rungs:
+            if rung.name == name:
+                return rung
+        raise ConfigError(f"no rung {name!r} in the ladder; {nearest(name, [rung.name for rung in self.rungs])}")
+
+    def check(self, device: str, labels: Sequence[str]) -> None:
+        """Raises ConfigError when it was calibrated on another device or for another class list."""
+        if device != self.device:
+            raise ConfigError(f"the ladder was calibrated on {self.device!r}, this device is {device!r}; {AGAIN}")
+        if tuple(labels) != self.labels:
+            raise ConfigError(
+                f"the ladder was calibrated for the classes {_listed(self.labels)}, the query asks for "
+                f"{_listed(labels)}; {AGAIN}"
+            )
+
+
+def dominated(rungs: Iterable[Rung]) -> dict[str, str]:
+    """Rungs that can never be the best choice, with the reason in words.
+
+    Such a rung is no more accurate in any bin, no faster and no smaller than another one; of equals the first stays.
+    """
+    rungs = sorted(rungs, key=lambda rung: rung.name)
+    found: dict[str, str] = {}
+    for rung in rungs:
+        rival = next((other for other in rungs if other.name not in found and _beats(other, rung)), None)
+        if rival is not None:
+            found[rung.name] = (
+                f"{rung.name!r} is left out: {rival.name!r} is at least as accurate for every object size, as fast and "
+                f"as small; check its accuracy table"
+            )
+    return found
+
+
+def load_ladder(path: Path) -> Ladder:
+    """A ladder from its file. Raises ConfigError when the file is absent, too large, or not a ladder."""
+    try:
+        if path.stat().st_size > LARGEST_BYTES:
+            raise ConfigError(f"{path} has {path.stat().st_size} bytes; a ladder has at most {LARGEST_BYTES}")
+        record = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read ladder {path}: {error.strerror}; make one with: edgeward serve calibrate"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not JSON ({error}); {AGAIN}") from error
+    try:
+        return _LADDER.validate_python(record)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "ladder"
+        raise ConfigError(f"{path}: {where}: {first['msg']}; {AGAIN}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def save_ladder(ladder: Ladder, path: Path) -> None:
+    """Write a ladder as JSON, wholly or not at all. Raises StoreError when the disk refuses."""
+    replace_text(path, json.dumps(_record(ladder), indent=1) + "\n")
+
+
+def _record(ladder: Ladder) -> dict[str, Any]:
+    return {field.name: getattr(ladder, field.name) for field in fields(ladder)} | {
+        "rungs": [vars(rung) for rung in ladder.rungs]
+    }
+
+
+def _beats(other: Rung, rung: Rung) -> bool:
+    """Whether `other` is at least as good in everything, and better in something or first by name."""
+    mine = (*rung.accuracy, -rung.seconds, -rung.bytes)
+    theirs = (*other.accuracy, -other.seconds, -other.bytes)
+    at_least = all(a >= b for a, b in zip(theirs, mine, strict=True))
+    return at_least and (theirs != mine or other.name < rung.name)
+
+
+def _listed(labels: Collection[str]) -> str:
+    return ", ".join(list(labels)[:5]) + (f" and {len(labels) - 5} more" if len(labels) > 5 else "")
+
+
+_LADDER: TypeAdapter[Ladder] = TypeAdapter(Ladder)

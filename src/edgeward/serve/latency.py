@@ -1,0 +1,47 @@
+"""What each model of a ladder takes at the moment, also of those that did not run lately.
+
+latency = Latency.nominal({"small": 0.027, "large": 0.216})
+latency = latency.observed("small", seconds=0.081, now=4.0)
+print(latency.seconds["large"])          # 0.648: the load slows every model alike until it is known better
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Self
+
+__all__ = ["Latency"]
+
+WEIGHT = 0.7
+"""Of a new measurement in the moving average: load comes and goes within a few inferences."""
+LATELY = 2.0
+"""Seconds for which a model's own latency stands for the load it ran under."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """seconds: estimated seconds of one inference, by model. ran: when each ended last, absent if it never ran."""
+
+    seconds: Mapping[str, float]
+    ran: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+
+    @classmethod
+    def nominal(cls, seconds: Mapping[str, float]) -> Self:
+        """As calibrated on the idle device."""
+        return cls(MappingProxyType(dict(seconds)))
+
+    def observed(self, name: str, seconds: float, now: float) -> Self:
+        """After `name` took so many seconds, until `now`.
+
+        When a model that has been running changes its pace, that is the load, and all others change with it. When one
+        that has just been taken up differs from what was expected, while others ran lately, that is its own.
+        """
+        ran = {**self.ran, name: now}
+        fresh = {other for other, when in self.ran.items() if now - seconds - when <= LATELY}
+        first = name not in fresh and not fresh  # nothing is known of the present load: no use in a slow average
+        new = seconds if first or name not in self.ran else (1 - WEIGHT) * self.seconds[name] + WEIGHT * seconds
+        common = new / self.seconds[name] if first or name in fresh else 1.0
+        scaled = {other: value * common for other, value in self.seconds.items()} | {name: new}
+        return type(self)(MappingProxyType(scaled), MappingProxyType(ran))

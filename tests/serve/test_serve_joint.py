@@ -1,0 +1,134 @@
+"""Several cameras on one processor: the joint choice against every combination."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeward.errors import BudgetError, ConfigError
+from edgeward.serve.joint import LIMIT, assign, exact, greedy
+from edgeward.serve.ladder import Ladder, Rung
+from edgeward.serve.latency import Latency
+from edgeward.serve.selection import Rules, Selector
+from edgeward.serve.sizes import SizeHistogram
+
+EDGES = (0.0, 0.1, 0.25, 1.0)
+RUNGS = (
+    Rung("tiny", (0.0, 0.3, 0.8), 0.025, 0.1, 4),
+    Rung("small", (0.05, 0.6, 0.85), 0.05, 0.1, 8),
+    Rung("middle", (0.2, 0.8, 0.9), 0.12, 0.2, 20),
+    Rung("large", (0.8, 0.9, 0.95), 0.22, 0.4, 60),
+)
+LADDER = Ladder("box", ("object",), EDGES, RUNGS)
+RULES = Rules(30, 1000, 1000)
+
+
+def camera(seed, rules=RULES):
+    """A camera whose objects have sizes, and speeds by size, drawn at random."""
+    draw = np.random.default_rng(seed)
+    selector = Selector.start(LADDER, rules)
+    rates = [(10.0, 10.0 * float(speed) ** 2) for speed in np.exp(draw.uniform(-7, -2, 3))]
+    return replace(
+        selector,
+        histogram=SizeHistogram(tuple(draw.uniform(0, 10, 3)), (1.0,) * 3),
+        retention=replace(selector.retention, bins=tuple(rates)),
+    )
+
+
+def cameras(seed, count):
+    return {f"c{i}": camera(1000 * seed + i) for i in range(count)}
+
+
+def brute(found, memory=math.inf):
+    """Written out: every combination, each worth the sum of what is on screen."""
+    best = (-1.0, ())
+    for rungs in itertools.product(RUNGS, repeat=len(found)):
+        if sum(rung.bytes for rung in set(rungs)) > memory:
+            continue
+        cycle = sum(rung.seconds for rung in rungs)
+        total = sum(each.precision(rung.name, cycle) for each, rung in zip(found.values(), rungs, strict=True))
+        best = max(best, (total, tuple(rung.name for rung in rungs)))
+    return best[0]
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 10_000), st.integers(1, 4), st.sampled_from([4, 12, 24, 30, 80, math.inf]))
+def test_the_exact_choice_is_the_best_of_all(seed, count, memory):
+    found = cameras(seed, count)
+    limit = None if memory == math.inf else int(memory)
+    assert exact(found, 0.0, limit).total == pytest.approx(brute(found, memory))
+    assert assign(found, 0.0, limit).total == pytest.approx(brute(found, memory))
+
+
+def test_the_greedy_choice_is_close_to_the_exact_one():
+    shares = []
+    for seed in range(40):
+        found = cameras(seed, 2 + seed % 4)
+        best, climbed = exact(found, 0.0).total, greedy(found, 0.0).total
+        assert climbed <= best + 1e-12
+        shares.append(climbed / best)
+    assert min(shares) >= 0.98
+    assert np.mean(np.array(shares) > 1 - 1e-9) >= 0.9
+
+
+def test_many_cameras_are_assigned_without_trying_all():
+    found = cameras(7, 8)
+    assert len(RUNGS) ** len(found) > LIMIT
+    chosen = assign(found, 0.0)
+    assert "best found" in chosen.reason
+    for rung in RUNGS:
+        cycle = rung.seconds * len(found)
+        assert chosen.total >= sum(each.precision(rung.name, cycle) for each in found.values())
+
+
+def test_one_camera_gets_what_it_would_choose_alone():
+    for seed in range(30):
+        alone = camera(seed)
+        loaded = [rung.name for rung in RUNGS]
+        assert assign({"gate": alone}, 0.0).names["gate"] == alone.choice(0.0, loaded).name
+
+
+def test_cameras_in_other_order_get_the_same():
+    found = cameras(3, 4)
+    turned = dict(reversed(found.items()))
+    assert assign(found, 0.0) == assign(turned, 0.0)
+
+
+@given(st.floats(1.1, 6))
+@settings(deadline=None, max_examples=20)
+def test_more_load_never_raises_the_total(factor):
+    found = cameras(5, 3)
+    slow = {
+        name: replace(each, latency=Latency.nominal({rung.name: rung.seconds * factor for rung in RUNGS}))
+        for name, each in found.items()
+    }
+    assert exact(slow, 0.0).total <= exact(found, 0.0).total + 1e-12
+
+
+def test_a_camera_keeps_its_model_for_its_dwell_and_within_the_margin():
+    found = {name: replace(each, active="tiny", since=0.0) for name, each in cameras(11, 3).items()}
+    free = exact({name: replace(each, active="") for name, each in found.items()}, 10.0)
+    assert set(free.names.values()) != {"tiny"}
+    assert set(assign(found, 0.1).names.values()) == {"tiny"}
+    assert assign(found, 10.0).names == free.names
+    wide = {name: replace(each, rules=replace(RULES, margin=50.0)) for name, each in found.items()}
+    assert set(assign(wide, 10.0).names.values()) == {"tiny"}
+
+
+def test_a_model_that_failed_is_given_to_no_camera():
+    found = {name: replace(each, active="large", since=0.0) for name, each in cameras(2, 2).items()}
+    failed = {name: each.failed("large", 0.0, "gone") for name, each in found.items()}
+    assert "large" not in assign(failed, 0.0).names.values()
+
+
+def test_what_cannot_be_assigned_is_refused():
+    with pytest.raises(ConfigError, match="at least one"):
+        assign({}, 0.0)
+    with pytest.raises(BudgetError, match="no combination of models fits in 3 B"):
+        assign(cameras(0, 2), 0.0, memory=3)

@@ -1,0 +1,282 @@
+"""Run-time selection: what the estimates say, and that switching keeps its rules."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeward.errors import BudgetError, ConfigError
+from edgeward.serve.choice import Answer, Choice
+from edgeward.serve.ladder import Ladder, Rung
+from edgeward.serve.latency import Latency
+from edgeward.serve.rivals import Fixed, Oracle, Periodic, Random, RoundRobin, Thresholds, agreement
+from edgeward.serve.selection import Rules, Selector, frames_on_screen
+from edgeward.vision.results import Detections
+
+FPS, PIXELS = 30, 1000
+EDGES = (0.0, 0.1, 0.25, 1.0)
+TINY = Rung("tiny", (0.0, 0.3, 0.8), 0.025, 0.1, 4, 0.8)
+MIDDLE = Rung("middle", (0.2, 0.8, 0.9), 0.12, 0.2, 20, 0.8)
+LARGE = Rung("large", (0.8, 0.9, 0.95), 0.22, 0.4, 60, 0.8)
+LADDER = Ladder("box", ("object",), EDGES, (TINY, MIDDLE, LARGE))
+RULES = Rules(FPS, PIXELS, PIXELS)
+
+
+def squares(sides, speed=0.0, time=0.0, seen=None):
+    """Squares in a row, moving right by `speed` of their own side per second; only those of `seen`."""
+    sides = np.asarray(sides, float)
+    left = np.arange(len(sides)) * 3000.0 + sides * speed * time
+    keep = np.ones(len(sides), bool) if seen is None else np.asarray(seen, bool)
+    box = np.stack([left, np.zeros(len(sides)), left + sides, sides], axis=1)[keep]
+    return Detections(box, np.full(len(box), 0.9), np.zeros(len(box)))
+
+
+def live(selector, scene, until, load=lambda now: 1.0, start=0.0):
+    """Serve a scene; `scene(rung, now)` gives the boxes that a rung sees. Returns the selector and (time, choice)s."""
+    now, taken = start, []
+    while now < until:
+        choice = selector.choice(now)
+        selector = selector.taken(choice, now)
+        taken.append((now, choice))
+        seconds = LADDER.rung(choice.name).seconds * load(now)
+        answer = Answer(choice.name, now, scene(choice.name, now))
+        selector = selector.observe(answer, now + seconds, seconds)
+        now += frames_on_screen(seconds, FPS) / FPS
+    return selector, taken
+
+
+def small_and_large(rung, now):
+    """Fifteen small standing objects that `tiny` misses, three large ones."""
+    sides = [60] * 15 + [400] * 3
+    return squares(sides, 0.0, now, [rung != "tiny"] * 15 + [True] * 3)
+
+
+def test_a_ladder_of_one_is_always_chosen():
+    selector, taken = live(Selector.start(replace(LADDER, rungs=(MIDDLE,)), RULES), small_and_large, 5)
+    assert {choice.name for _, choice in taken} == {"middle"}
+    assert not any(choice.probe for _, choice in taken)
+    assert "only model" in taken[-1][1].reason
+    assert selector.switches == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "frames"), [(1 / 30, 1), (0.0001, 1), (1 / 30 + 0.01, 2), (2 / 30, 2), (0.126, 4), (0.216, 7)]
+)
+def test_a_result_stays_for_whole_frames(seconds, frames):
+    assert frames_on_screen(seconds, 30) == frames
+
+
+@given(st.integers(1, 40), st.sampled_from([10, 25, 29.97, 30, 60]))
+def test_a_latency_of_whole_frames_is_not_rounded_up(frames, fps):
+    assert frames_on_screen(frames / fps, fps) == frames
+
+
+@given(st.integers(1, 30), st.sampled_from(["all", "bin"]), st.sampled_from(["displacement", "decay"]))
+def test_precision_is_that_of_boxes_n_to_2n_minus_1_frames_old(frames, by, model):
+    rules = replace(RULES, motion=replace(RULES.motion, by=by, model=model))
+    selector = Selector.start(replace(LADDER, rungs=(replace(LARGE, seconds=frames / FPS),)), rules)
+    rates = selector.retention.rates
+    first = 0 if frames == 1 else frames
+    ages = np.arange(first, first + frames, dtype=float)
+    kept = rules.motion.kept(rates, ages).mean(axis=1)
+    assert selector.precision("large") == pytest.approx(np.mean(np.multiply(LARGE.accuracy, kept)))
+    streaming = replace(selector, rules=replace(rules, own_frame=False))
+    assert streaming.precision("large") <= selector.precision("large")
+
+
+@given(st.floats(1.01, 8))
+def test_slower_and_less_accurate_rungs_are_worth_less(factor):
+    selector = Selector.start(LADDER, RULES)
+    for rung in LADDER.rungs:
+        slow = replace(selector, latency=Latency.nominal({rung.name: rung.seconds * factor}))
+        assert slow.precision(rung.name) <= selector.precision(rung.name)
+        weak = replace(rung, accuracy=tuple(each / factor for each in rung.accuracy))
+        assert Selector.start(replace(LADDER, rungs=(weak,)), RULES).precision(rung.name) < selector.precision(
+            rung.name
+        )
+        assert selector.precision(rung.name, cycle=rung.seconds * factor) <= selector.precision(rung.name)
+
+
+def test_content_and_load_decide():
+    slow_small, _ = live(Selector.start(LADDER, RULES), lambda rung, now: squares([60] * 18, 0.0, now), 4)
+    assert slow_small.active == "large"
+    fast_large, _ = live(Selector.start(LADDER, RULES), lambda rung, now: squares([400] * 18, 6.0, now), 4)
+    assert fast_large.active == "tiny"
+    still_large, _ = live(Selector.start(LADDER, RULES), lambda rung, now: squares([180] * 18, 0.6, now), 4)
+    loaded, _ = live(Selector.start(LADDER, RULES), lambda rung, now: squares([180] * 18, 0.6, now), 4, lambda now: 6.0)
+    assert still_large.latency.seconds["large"] < loaded.latency.seconds["large"]
+    assert LADDER.rung(loaded.active).seconds < LADDER.rung(still_large.active).seconds
+
+
+def test_probes_free_it_from_a_blind_spot_and_cost_their_share():
+    # It begins among large fast objects, which make the tiny model right; then only small ones are left.
+    def scene(rung, now):
+        if now < 5:
+            return squares([400] * 18, 6.0, now)
+        return squares([60] * 15 + [400] * 2, 0.0, now, [rung == "large"] * 15 + [True] * 2)
+
+    rules = RULES
+    blind, _ = live(Selector.start(LADDER, replace(rules, probe_share=0.0)), scene, 60)
+    assert blind.active == "tiny"
+    seeing, taken = live(Selector.start(LADDER, rules), scene, 60)
+    assert seeing.active == "large"
+    looks = [now for now, choice in taken if choice.probe]
+    assert all(later - before >= LARGE.seconds / rules.probe_share for before, later in itertools.pairwise(looks))
+    spent = sum(LARGE.seconds for now in looks)
+    assert spent <= rules.probe_share * 60
+
+
+def test_without_objects_for_minutes_every_size_is_as_likely():
+    selector, _ = live(Selector.start(LADDER, RULES), small_and_large, 3)
+    selector, taken = live(selector, lambda rung, now: Detections.empty(), 240, start=3.0)
+    assert selector.histogram.shares == pytest.approx((1 / 3,) * 3, abs=0.01)
+    assert all(math.isfinite(value) for value in taken[-1][1].relative.values())
+    assert selector.switches < 10
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.3, 1.0]), st.sampled_from([0.0, 0.05, 0.2]))
+def test_it_never_switches_before_its_dwell_nor_within_its_margin(seed, dwell, margin):
+    draw = np.random.default_rng(seed)
+
+    def noise(rung, now):
+        n = draw.integers(0, 12)
+        return squares(draw.uniform(20, 600, n), draw.uniform(0, 8), now)
+
+    rules = replace(RULES, dwell=dwell, margin=margin)
+    selector, taken = live(Selector.start(LADDER, rules), noise, 10, lambda now: float(draw.uniform(0.5, 4)))
+    served = [(now, choice) for now, choice in taken if not choice.probe]
+    switches = [
+        (now, before, after) for (_, before), (now, after) in itertools.pairwise(served) if before.name != after.name
+    ]
+    assert len(switches) == selector.switches
+    times = [served[0][0], *(now for now, _, _ in switches)]
+    assert all(later - before >= dwell - 1e-9 for before, later in itertools.pairwise(times))
+    assert all(after.relative[after.name] > 1 + margin for _, _, after in switches)
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.permutations(LADDER.rungs), st.integers(0, 1000))
+def test_the_order_of_rungs_does_not_matter(rungs, seed):
+    def scene(rung, now):
+        return squares(np.random.default_rng(seed).uniform(30, 500, 12), seed % 4, now)
+
+    _, expected = live(Selector.start(LADDER, RULES), scene, 3)
+    _, found = live(Selector.start(replace(LADDER, rungs=tuple(rungs)), RULES), scene, 3)
+    assert found == expected
+
+
+def test_a_switch_must_pay_for_its_load():
+    selector, _ = live(Selector.start(LADDER, replace(RULES, dwell=0.0, probe_share=0.0)), small_and_large, 3)
+    selector = replace(selector, active="middle", since=0.0)
+    assert selector.choice(3.0, resident=("large",)).name == "large"
+    heavy = replace(LADDER, rungs=(TINY, MIDDLE, replace(LARGE, load_seconds=1.9)))
+    assert replace(selector, ladder=heavy).choice(3.0).name == "middle"
+    assert replace(selector, ladder=heavy).choice(3.0, resident=("large",)).name == "large"
+
+
+def test_rungs_that_do_not_fit_in_memory_are_left_out():
+    _, taken = live(Selector.start(LADDER, replace(RULES, memory=30)), small_and_large, 5)
+    assert {choice.name for _, choice in taken} <= {"tiny", "middle"}
+    with pytest.raises(BudgetError, match="smallest, 'tiny', needs 4 B"):
+        Selector.start(LADDER, replace(RULES, memory=3))
+
+
+def test_a_rung_that_fails_leaves_with_a_reason_and_is_tried_again_later():
+    selector, _ = live(Selector.start(LADDER, RULES), small_and_large, 3)
+    assert selector.active == "large"
+    broken = selector.failed("large", 3.0, "out of memory")
+    choice = broken.choice(3.0)
+    assert choice.name != "large"
+    assert "'large' left the ladder: out of memory" in choice.reason
+    broken = broken.taken(choice, 3.0)
+    assert broken.choice(12.9).name != "large"
+    assert broken.choice(14.0).name == "large"
+    again = broken.failed("large", 14.0, "out of memory")
+    assert again.out["large"].until == pytest.approx(14 + 2 * RULES.retry)
+    healed = broken.observe(Answer("large", 14.0, small_and_large("large", 14.0)), 14.2, 0.2)
+    assert "large" not in healed.out
+    for name in ("tiny", "middle"):
+        again = again.failed(name, 15.0, "no device")
+    assert again.choice(16.0).name == "middle"  # of those that failed, whichever is due first (by name of equals)
+    with pytest.raises(ConfigError, match="no rung 'huge'"):
+        selector.failed("huge", 0.0, "")
+
+
+def test_a_dominated_rung_steps_in_when_the_better_one_fails():
+    twin = replace(LARGE, name="twin", seconds=0.3)
+    selector = Selector.start(replace(LADDER, rungs=(LARGE, twin)), RULES)
+    assert selector.choice(0.0).name == "large"
+    assert "twin" not in selector.choice(0.0).relative
+    assert selector.failed("large", 0.0, "gone").choice(0.0).name == "twin"
+
+
+def test_the_load_slows_models_that_did_not_run_and_own_pace_is_their_own():
+    latency = Latency.nominal({"small": 0.02, "large": 0.2})
+    for step in range(20):
+        latency = latency.observed("small", 0.06, 0.1 * step)
+    assert latency.seconds["large"] == pytest.approx(0.6, rel=0.01)
+    own = latency.observed("large", 0.9, 2.9)
+    assert own.seconds == pytest.approx({"small": 0.06, "large": 0.9}, rel=0.01)
+    later = own.observed("large", 0.3, 60.0)  # nothing ran lately: what it takes now is the load's, for all
+    assert later.seconds == pytest.approx({"small": 0.02, "large": 0.3}, rel=0.01)
+
+
+def test_wrong_figures_are_refused():
+    selector = Selector.start(LADDER, RULES)
+    with pytest.raises(ConfigError, match="measured seconds"):
+        selector.observe(Answer("tiny", 0.0, Detections.empty()), 0.1, 0.0)
+    with pytest.raises(ConfigError, match="no rung 'tinny'"):
+        selector.observe(Answer("tinny", 0.0, Detections.empty()), 0.1, 0.1)
+    for wrong in ({"fps": 0}, {"margin": -1}, {"probe_share": 1.0}, {"dwell": float("nan")}, {"retry": 0}):
+        with pytest.raises(ConfigError):
+            replace(RULES, **wrong)
+
+
+def test_an_answer_older_than_the_last_teaches_only_its_latency():
+    selector = Selector.start(LADDER, RULES).observe(Answer("tiny", 1.0, squares([200] * 5)), 1.1, 0.025)
+    late = selector.observe(Answer("large", 0.9, squares([60] * 9)), 1.2, 0.3)
+    assert late.histogram == selector.histogram
+    assert late.last is selector.last
+    assert late.latency.seconds["large"] == pytest.approx(0.3)
+
+
+def test_thresholds_follow_the_median_size():
+    chooser = Thresholds(("tiny", "middle", "large"), (0.3, 0.1), PIXELS, PIXELS)
+    for side, name in ((400, "tiny"), (200, "middle"), (50, "large")):
+        assert chooser.observe(Answer("tiny", 0.0, squares([side] * 3)), 0.1, 0.1).choice(0.2).name == name
+    assert chooser.choice(0.0).name == "large"
+    with pytest.raises(ConfigError, match="2 falling thresholds"):
+        replace(chooser, least=(0.1, 0.3))
+
+
+def test_periodic_profiling_keeps_the_cheapest_that_agrees():
+    chooser, now = Periodic(("tiny", "middle", "large"), period=4.0), 0.0
+    choice = chooser.choice(now)
+    assert (choice.name, choice.also) == ("large", ("tiny", "middle"))
+    chooser = chooser.taken(choice, now)
+    for name in (*choice.also, choice.name):
+        boxes = squares([200] * (3 if name == "tiny" else 9))
+        chooser = chooser.observe(Answer(name, now, boxes), now, 0.1)
+    assert chooser.choice(0.5) == Choice("middle", "it agreed with 'large' 0.5 s ago")
+    assert chooser.choice(4.0).also
+    assert agreement(squares([200] * 3), squares([200] * 9)) == pytest.approx(0.5)
+    assert agreement(Detections.empty(), Detections.empty()) == 1
+    assert agreement(Detections.empty(), squares([10])) == 0
+
+
+def test_other_rivals_choose_as_they_say():
+    names = ("tiny", "middle", "large")
+    assert Fixed("tiny").choice(3.0).name == "tiny"
+    assert [RoundRobin(names, 1.0).choice(t).name for t in (0.5, 1.5, 2.5, 3.5)] == [*names, "tiny"]
+    lots = [Random(names, seed=1).choice(t / 2).name for t in range(300)]
+    assert lots == [Random(names, seed=1).choice(t / 2).name for t in range(300)]
+    assert min(lots.count(name) for name in names) > 60
+    oracle = Oracle((0.0, 2.0), ("large", "tiny"))
+    assert [oracle.choice(t).name for t in (0.0, 1.9, 2.0, 9.0)] == ["large", "large", "tiny", "tiny"]
