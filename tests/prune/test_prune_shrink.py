@@ -149,6 +149,14 @@ def test_every_method_reaches_its_target(method, structure, target):
     assert report["accuracy"]["pictures"] == 40
 
 
+def test_random_channels_depend_on_the_seed():
+    kept = []
+    for seed in (0, 0, 1):
+        options = ShrinkOptions(method="random", seed=seed, sites={"": Clock()})
+        kept.append(shrink(net(), EXAMPLE, [parse_goal("params<=0.5x")], options).edits.kept["4"])
+    assert kept[0] == kept[1] != kept[2]
+
+
 def test_tuning_brings_accuracy_back():
     sets = Sets(pictures(256), pictures(100, 1))
     model = net()

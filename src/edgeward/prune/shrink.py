@@ -24,7 +24,7 @@ from edgeward.errors import ConfigError, PruneError, nearest
 from edgeward.graph.onnx import export_module
 from edgeward.profile.variant import LatencyFigure
 from edgeward.prune.channels import Channels
-from edgeward.prune.criteria import CRITERIA, parse_criterion
+from edgeward.prune.criteria import CRITERIA, Random, parse_criterion
 from edgeward.prune.cutting import Removed
 from edgeward.prune.data import sample
 from edgeward.prune.exact import Converted, convert
@@ -275,7 +275,8 @@ class _Maker(ABC):
         return removed
 
     def scores(self) -> Mapping[str, Tensor]:
-        criterion = parse_criterion(self.options.method)
+        method, seed = self.options.method, self.options.seed
+        criterion = Random(seed) if method == "random" else parse_criterion(method)
         batches = () if self.sets is None else sample(self.sets.train, self.options.samples, 128, self.options.seed)
         # Criteria without data only look at the shape of an input.
         given = batches if criterion.passes else ((self.example, torch.zeros(1, dtype=torch.int64)),)
