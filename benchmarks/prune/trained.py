@@ -14,9 +14,9 @@ from harness import row
 from edgeward.profile.variant import Portfolio, load_portfolio
 from edgeward.prune.campaign import CampaignOptions, campaign
 from edgeward.prune.exact import convert
+from edgeward.prune.makers import Sets
 from edgeward.prune.mask import Mask
 from edgeward.prune.scope import prunable, select
-from edgeward.prune.shrink import Sets
 from edgeward.prune.training import TrainOptions, train
 from edgeward.vision.labelled import load_labelled
 from edgeward.zoo.network import Network, open_network

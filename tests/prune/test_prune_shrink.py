@@ -16,8 +16,9 @@ from edgeward.prune.campaign import CampaignOptions, campaign
 from edgeward.prune.channels import Channels
 from edgeward.prune.goal import parse_goal
 from edgeward.prune.latency import TWIN, Timing
+from edgeward.prune.makers import Sets, ShrinkOptions
 from edgeward.prune.narrow import ALLOCATIONS, narrow, rank, widths_at
-from edgeward.prune.shrink import Sets, ShrinkOptions, shrink
+from edgeward.prune.shrink import shrink
 from edgeward.prune.sites import Scaled
 from edgeward.prune.training import TrainOptions
 from edgeward.vision.classification import accuracy

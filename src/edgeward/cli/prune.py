@@ -8,7 +8,6 @@ edgeward prune measure dense/model.onnx small/model.onnx
 from __future__ import annotations
 
 import contextlib
-import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from edgeward.cli.measure import measure
 from edgeward.cli.output import note, percent, print_json, seconds, show_table
 from edgeward.errors import ConfigError
 
@@ -28,12 +28,13 @@ if TYPE_CHECKING:
     from edgeward.profile.profile import Profile
     from edgeward.profile.variant import Portfolio
     from edgeward.prune.goal import Goal
-    from edgeward.prune.shrink import Sets, Shrunk
+    from edgeward.prune.makers import Sets
+    from edgeward.prune.shrink import Shrunk
     from edgeward.prune.sites import Site
     from edgeward.prune.training import Progress
     from edgeward.zoo.network import Network
 
-__all__ = ["app", "measure", "portfolio", "prune"]
+__all__ = ["app", "portfolio", "prune"]
 
 _TEST_SHARE = 0.2
 
@@ -53,6 +54,8 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+app.command()(measure)
 
 
 @app.command("model")
@@ -100,7 +103,8 @@ def prune(
 
     import torch
 
-    from edgeward.prune.shrink import ShrinkOptions, shrink
+    from edgeward.prune.makers import ShrinkOptions
+    from edgeward.prune.shrink import shrink
     from edgeward.prune.training import TrainOptions
     from edgeward.zoo.artefact import check_place
     from edgeward.zoo.network import example_of, open_network
@@ -193,42 +197,6 @@ def portfolio(
     note(f"written to {output}; in a box: models: - {{name: ..., portfolio: {output}}}")
 
 
-@app.command()
-def measure(
-    files: Annotated[list[Path], typer.Argument(help="ONNX files, the baseline first.", show_default=False)],
-    shape: Annotated[str, typer.Option("--input", help="Shape of one sample, such as 3x224x224.")],
-    batch: Annotated[int, typer.Option(min=1, help="Samples at once.")] = 1,
-    rounds: Annotated[int, typer.Option(min=3, max=100_000, help="Of all files in turn.")] = 30,
-    threads: Annotated[int, typer.Option(min=1, max=1024, help="Threads of the runtime.")] = 1,
-    json_: Annotated[bool, typer.Option("--json", help="Print every round as JSON.")] = False,
-) -> None:
-    """Time networks side by side, and say which is faster beyond the noise."""
-    from edgeward.prune.latency import measure as timed
-
-    try:
-        sides = [batch, *(int(side) for side in shape.lower().split("x"))]
-        networks = {
-            f"{file}{' again' * files[:place].count(file)}": file.read_bytes() for place, file in enumerate(files)
-        }
-    except ValueError as error:
-        raise ConfigError(f"--input {shape}: write the shape of one sample like 3x224x224") from error
-    except OSError as error:
-        raise ConfigError(f"cannot read {error.filename}: {error.strerror}") from error
-    if min(sides) < 1 or math.prod(sides) > 1 << 28:
-        raise ConfigError(f"--input {shape}: sides are at least 1, and all values at most {1 << 28}")
-    timing = timed(networks, sides, rounds=rounds, threads=threads)
-    if json_:
-        print_json({"seconds": {name: list(values) for name, values in timing.seconds.items()}})
-        return
-    first = str(files[0])
-    rows = []
-    for name in networks:
-        figure = timing.figure(name)
-        faster = "baseline" if name == first else str(timing.speedup(first, name))
-        rows.append([name, seconds(figure.median), f"{seconds(figure.low)} to {seconds(figure.high)}", faster])
-    show_table(f"{rounds} rounds", ["network", "median", "10th to 90th percentile", "speed-up"], rows)
-
-
 def _show_portfolio(made: Portfolio) -> None:
     from edgeward.prune.goal import format_figure
 
@@ -246,7 +214,7 @@ def _show_portfolio(made: Portfolio) -> None:
 
 
 def _sets(data: Path | None, test: Path | None, shape: tuple[int, ...], seed: int) -> Sets | None:
-    from edgeward.prune.shrink import Sets
+    from edgeward.prune.makers import Sets
     from edgeward.vision.labelled import load_labelled
 
     if data is None:

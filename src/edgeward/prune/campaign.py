@@ -39,11 +39,11 @@ from edgeward.prune.exact import convert
 from edgeward.prune.figures import figures_of
 from edgeward.prune.imp import ImpOptions, imp
 from edgeward.prune.latency import measure
+from edgeward.prune.makers import STRUCTURES, Sets
 from edgeward.prune.mask import Mask
 from edgeward.prune.narrow import narrow, rank, widths_at
 from edgeward.prune.portfolio import pareto
 from edgeward.prune.scope import prunable
-from edgeward.prune.shrink import STRUCTURES, Sets
 from edgeward.prune.training import Progress, TrainOptions, train
 from edgeward.vision.classification import correct
 from edgeward.zoo.artefact import Extras, check_place, save_network
