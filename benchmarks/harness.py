@@ -14,9 +14,28 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgeward.vision.labelled import Labelled
 
 PINNED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+"""Where Debian's dataset-fashion-mnist (MIT licence) puts its files."""
+
+
+def pictures_to_learn(shared: Path | None) -> tuple[Labelled, str]:
+    """Fashion-MNIST where it is installed, else CIFAR-10 of the shared data; and what they are."""
+    from edgeward.errors import SourceError
+    from edgeward.vision.labelled import load_labelled
+
+    if FASHION.exists():
+        return load_labelled(FASHION / "train-images-idx3-ubyte.gz"), "Fashion-MNIST"
+    if shared is not None:
+        return load_labelled(shared / "cifar10" / "cifar10_jpeg_train5k.npz"), "CIFAR-10 (JPEG q75), grey"
+    raise SourceError("no pictures: install Debian's dataset-fashion-mnist, or set EDGEWARD_DATA")
 
 
 def row(

@@ -26,9 +26,8 @@ from edgeward.prune.data import Tensors
 from edgeward.prune.find import FindOptions, find_mask
 from edgeward.prune.imp import ImpOptions, imp
 from edgeward.prune.training import TrainOptions, accuracy_of, steps_of, train
-from edgeward.vision.labelled import Labelled, load_labelled
+from edgeward.vision.labelled import Labelled
 
-FASHION = Path("/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz")
 LEARN, TEST = 3000, 10_000  # as many of the latter as there are
 KEEPS = (0.1, 0.05, 0.02, 0.01)
 IMP_KEEPS = (0.6, 0.4, 0.25, 0.15, 0.1, 0.05, 0.035, 0.02, 0.01)
@@ -88,12 +87,9 @@ def ablation() -> tuple[Method, ...]:
 @functools.cache
 def pictures(shared: Path | None, seed: int) -> tuple[Tensors, Tensors, str]:
     """To learn from and to test, as float32 [n, 100]; and what they are."""
-    if FASHION.exists():
-        source, what = load_labelled(FASHION), "Fashion-MNIST"
-    elif shared is not None:
-        source, what = load_labelled(shared / "cifar10" / "cifar10_jpeg_train5k.npz"), "CIFAR-10 (JPEG q75), grey"
-    else:
-        raise PruneError("no pictures: install Debian's dataset-fashion-mnist, or set EDGEWARD_DATA")
+    from harness import pictures_to_learn
+
+    source, what = pictures_to_learn(shared)
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(source), generator=generator)[: LEARN + TEST].numpy()
     small = source.take(order).fitted((1, 8, 8))

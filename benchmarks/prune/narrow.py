@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from harness import row
+from harness import pictures_to_learn, row
 from torch import nn
 
 from edgeward.errors import PruneError
@@ -33,9 +33,8 @@ from edgeward.prune.reconvene import Reconvened, ReconveneOptions, for_target, r
 from edgeward.prune.rectify import changed, rectified, worth
 from edgeward.prune.sensitivity import convolutions
 from edgeward.prune.training import TrainOptions, accuracy_of, train
-from edgeward.vision.labelled import Labelled, load_labelled
+from edgeward.vision.labelled import Labelled
 
-FASHION = Path("/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz")
 LEARN, TEST = 2000, 3000
 DEGREES = (0.8, 0.9, 0.95)
 WIDTHS = (16, 16, 32, 32, 64, 64, 128, 128)
@@ -72,12 +71,7 @@ ABLATED = 0.9
 @functools.cache
 def pictures(shared: Path | None, seed: int) -> tuple[Labelled, Labelled, str]:
     """To learn from and to test; and what they are."""
-    if FASHION.exists():
-        source, what = load_labelled(FASHION), "Fashion-MNIST"
-    elif shared is not None:
-        source, what = load_labelled(shared / "cifar10" / "cifar10_jpeg_train5k.npz"), "CIFAR-10 (JPEG q75), grey"
-    else:
-        raise PruneError("no pictures: install Debian's dataset-fashion-mnist, or set EDGEWARD_DATA")
+    source, what = pictures_to_learn(shared)
     order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))[: LEARN + TEST].numpy()
     small = replace(source.take(order).fitted((1, 16, 16)), mean=(0.29,) * 3, std=(0.33,) * 3)
     return small.take(slice(0, LEARN)), small.take(slice(LEARN, None)), what

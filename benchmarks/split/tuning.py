@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from harness import FASHION
 
 from edgeward.graph.chain import Chain, cut
 from edgeward.graph.transfer import parse_transfer
@@ -15,8 +16,6 @@ from edgeward.zoo.pretrained import load_pretrained
 from edgeward.zoo.reference import build
 
 EPOCHS = 2
-FASHION = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's dataset-fashion-mnist (MIT licence) puts its files."""
 
 
 @dataclass(frozen=True)
