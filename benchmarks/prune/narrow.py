@@ -56,6 +56,7 @@ ARMS = {
 }
 
 ABLATION: dict[str, dict[str, Any]] = {
+    "layer": {"ratio": "layer"},
     "weighted": {"reading": "weighted"},
     "mean": {"ratio": "mean"},
     "weighted-mean": {"reading": "weighted", "ratio": "mean"},

@@ -18,7 +18,7 @@ from edgeward.prune.criteria import Magnitude, Snip, SynFlow
 from edgeward.prune.initialisers import INITIALISERS, initialise_, initialiser_of
 from edgeward.prune.mask import Mask
 from edgeward.prune.reconvene import ReconveneOptions, decide, for_target, reconvene
-from edgeward.prune.rectify import rectified, schedule, worth
+from edgeward.prune.rectify import RATIOS, lost, rectified, schedule, worth
 from edgeward.prune.sensitivity import Sparsities, convolutions, expected, resilient, sparsities, threshold
 from edgeward.zoo.cifar import cifar_resnet
 from edgeward.zoo.pruned import edited
@@ -50,7 +50,12 @@ def small(seed=0, initialiser="fan-in", classes=5):
 def golden_widths(reading, ratio):
     found = expected(VGG, 0.1, "fan-in")
     bar = found.average(reading)
-    removed = {name: found.shares[name] if ratio == "layer" else bar for name in resilient(found, reading)}
+    layers = list(VGG)
+    readers = dict(zip(layers, [[one] for one in layers[1:]] + [["classifier"]], strict=True))
+    removed = {
+        name: lost(ratio, found.shares[name], found.of_readers(readers[name]), bar)
+        for name in resilient(found, reading)
+    }
     return list({**dict(zip(VGG, PLAN, strict=True)), **schedule(dict(zip(VGG, PLAN, strict=True)), removed)}.values())
 
 
@@ -85,6 +90,7 @@ def test_resilient_layers_of_vgg16():
         ("weighted", "mean", [256, 256, 256, 512, 52, 52, 52, 52, 52], 4.53),
         ("layer-mean", "layer", [256, 51, 51, 101, 35, 35, 35, 35, 35], 17.98),
         ("layer-mean", "mean", [256, 71, 71, 141, 141, 141, 141, 141, 141], 8.41),
+        ("layer-mean", "ends", [256, 51, 51, 59, 35, 35, 35, 35, 133], 18.00),
     ],
 )
 def test_widths_and_parameters_of_vgg16(reading, ratio, widths, factor):
@@ -130,6 +136,26 @@ def test_schedules_stay_in_bounds(width, share, floor, multiple):
         assert width * (1 - share) - 1e-6 <= found < width * (1 - share) + 1
 
 
+SHARE = st.floats(0, 1)
+
+
+@given(own=SHARE, readers=SHARE, average=SHARE)
+@settings(max_examples=200, deadline=None)
+def test_a_layer_and_its_readers_have_an_equal_say(own, readers, average):
+    ends = lost("ends", own, readers, average)
+    assert min(own, readers) - 1e-12 <= ends <= max(own, readers) + 1e-12
+    assert ends == pytest.approx(lost("ends", readers, own, average), abs=1e-15)
+    assert lost("ends", min(own + 0.1, 1), readers, average) >= ends
+    assert lost("layer", own, readers, average) == own and lost("mean", own, readers, average) == average
+
+
+def test_readers_that_are_not_ranked_keep_all():
+    found = Sparsities({"a": 0.5, "b": 0.9}, {"a": 10, "b": 90})
+    assert found.of_readers(["b"]) == pytest.approx(0.9)
+    assert found.of_readers(["a", "b", "classifier"]) == pytest.approx(1.4 / 3)
+    assert found.of_readers(["classifier"]) == found.of_readers([]) == 0
+
+
 def test_rounding_up_is_guarded_against_floating_point():
     assert schedule({"a": 10}, {"a": 0.7}, 1) == {"a": 3}
     assert schedule({"a": 512}, {"a": 0.9944}) == {"a": 4}
@@ -165,6 +191,24 @@ def test_only_resilient_layers_lose_filters_and_the_network_learns():
     loss = made.module(torch.randn(4, 3, 8, 8)).square().mean()
     loss.backward()
     assert all(bool(torch.isfinite(one.grad).all()) for one in made.module.parameters())
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+@pytest.mark.parametrize("keep", [0.3, 0.1, 0.03])
+def test_widths_follow_the_shares_of_weights_left(ratio, keep):
+    made = reconvene(small(), EXAMPLE, ReconveneOptions(keep=keep, ratio=ratio, floor=1))
+    shares = made.decision.sparsities.shares
+    layers = list(shares)
+    dense = dict(zip(layers, (8, 16, 48, 48), strict=True))
+    after = dict(zip(layers, [*layers[1:], "the linear layer"], strict=True))
+    for name in made.resilient:
+        own, next_one = 1 - shares[name], 1 - shares.get(after[name], 0.0)
+        mean = 1 - sum(shares.values()) / len(shares)
+        left = dense[name] * {"layer": own, "mean": mean, "ends": math.sqrt(own * next_one)}[ratio]
+        assert left - 1e-6 <= made.widths[name] < left + 1
+    if ratio == "ends":  # the classifier, which loses nothing, is not starved
+        plain = reconvene(small(), EXAMPLE, ReconveneOptions(keep=keep, ratio="layer", floor=1))
+        assert made.widths[layers[-1]] > plain.widths[layers[-1]]
 
 
 @pytest.mark.parametrize("make", [small, lambda: cifar_resnet(8)], ids=["plain", "residual"])
@@ -351,6 +395,10 @@ def test_wrong_arguments():
         Sparsities({"a": 0.5}, {"b": 3})
     with pytest.raises(PruneError, match="give 0 to 1"):
         schedule({"a": 8}, {"a": 1.5})
+    with pytest.raises(PruneError, match="no ratio 'both'"):
+        lost("both", 0.5, 0.5, 0.5)
+    with pytest.raises(PruneError, match=r"1\.5 are pruned; give 0 to 1"):
+        lost("ends", 0.5, 0.5, 1.5)
     with pytest.raises(PruneError, match="rank weights of convolutions"):
         reconvene(net, EXAMPLE, ReconveneOptions(names=("1.weight",)))
     with torch.no_grad():

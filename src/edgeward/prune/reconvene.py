@@ -6,7 +6,8 @@
 
 Reconvene, CCGrid 2024, arXiv 2404.16877: rank all weights at initialisation, compare each layer's sparsity with the
 average, structurally prune and re-initialise the resilient ones. Thresholds, ratios and the filters' order are not
-published; they are options here.
+published; they are options here. Widths by a layer's own share leave bottlenecks: the last layer of a network, the
+largest and so the sparsest, would pass fewer channels to a dense classifier than there are classes.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from edgeward.prune.criteria import Criterion, Magnitude
 from edgeward.prune.data import Batch
 from edgeward.prune.initialisers import INITIALISERS, initialise_, initialiser_of
 from edgeward.prune.mask import Mask
-from edgeward.prune.rectify import ORDERS, changed, rectified, refusal, schedule, worth
+from edgeward.prune.rectify import ORDERS, RATIOS, changed, lost, rectified, refusal, schedule, worth
 from edgeward.prune.schedule import check_keep
 from edgeward.prune.scope import select
 from edgeward.prune.sensitivity import READINGS, Sparsities, convolutions, resilient
@@ -36,7 +37,7 @@ __all__ = ["Decision", "ReconveneOptions", "Reconvened", "decide", "for_target",
 
 _CHOICES = {
     "reading": READINGS,
-    "ratio": ("layer", "mean"),
+    "ratio": RATIOS,
     "order": ORDERS,
     "reinitialise": ("changed", "all", "none"),
     "initialiser": ("detect", *INITIALISERS),
@@ -49,11 +50,12 @@ class ReconveneOptions:
     """How to make a network smaller.
 
     keep: share of the ranked weights kept, 1 - the pruning degree. criterion: what ranks them. reading: the average
-    that a layer is compared with. margin: by how much it must be sparser to be resilient. ratio: a resilient layer
-    loses the share of filters that it has of pruned weights ("layer"), or the average. order: filters with the lowest
-    L1 norm of unpruned weights go first, the fewest unpruned weights ("survivors"), or any. floor, multiple: of
-    widths; see `widths.rounded`. coupled: narrow also channels that several layers produce together (residual
-    additions, depthwise convolutions). reinitialise: layers whose inputs or outputs are fewer, all, or none.
+    that a layer is compared with. margin: by how much it must be sparser to be resilient. ratio: of its filters, a
+    resilient layer keeps the geometric mean of the shares of weights left in it and in its readers, of which those not
+    ranked keep all ("ends"), its own share alone ("layer"), or the average of all layers ("mean"). order: filters with
+    the lowest L1 norm of unpruned weights go first, the fewest unpruned weights ("survivors"), or any. floor,
+    multiple: of widths; see `widths.rounded`. coupled: narrow also channels that several layers produce together
+    (residual additions, depthwise convolutions). reinitialise: layers whose inputs or outputs are fewer, all, or none.
     initialiser: how; "detect" draws as the weights were drawn. names: weights ranked, those of `convolutions` by
     default. Raises PruneError.
     """
@@ -62,7 +64,7 @@ class ReconveneOptions:
     criterion: Criterion = field(default_factory=Magnitude)
     reading: str = "layer-mean"
     margin: float = 0.0
-    ratio: str = "layer"
+    ratio: str = "ends"
     order: str = "l1"
     floor: int = 4
     multiple: int = 1
@@ -190,9 +192,10 @@ def decide(model: nn.Module, channels: Channels, mask: Mask, options: ReconveneO
     if len(refused) == len(ranked):
         why = "; ".join(f"{name}: {reason}" for name, reason in list(refused.items())[:3])
         raise PruneError(f"no layer can be narrowed on its own; {why or 'none that is ranked has channels of its own'}")
-    removed = {one.name: shares[one.name] if options.ratio == "layer" else max(bar, 0.0) for one in narrow}
-    sizes = {one.name: one.size for one in narrow if one.name not in refused}
-    widths = schedule(sizes, {name: removed[name] for name in sizes}, options.floor, options.multiple)
+    free = [one for one in narrow if one.name not in refused]
+    sizes = {one.name: one.size for one in free}
+    removed = {one.name: lost(options.ratio, shares[one.name], found.of_readers(one.consumers), bar) for one in free}
+    widths = schedule(sizes, removed, options.floor, options.multiple)
     return Decision(
         {name: width for name, width in widths.items() if width < sizes[name]},
         found,

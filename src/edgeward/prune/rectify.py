@@ -22,9 +22,26 @@ from edgeward.prune.mask import Mask
 from edgeward.prune.remove import remove
 from edgeward.prune.widths import rounded
 
-__all__ = ["ORDERS", "changed", "rectified", "refusal", "schedule", "worth"]
+__all__ = ["ORDERS", "RATIOS", "changed", "lost", "rectified", "refusal", "schedule", "worth"]
 
 ORDERS = ("l1", "survivors", "random")
+RATIOS = ("ends", "layer", "mean")
+
+
+def lost(ratio: str, own: float, readers: float, average: float) -> float:
+    """The share of its outputs that a layer loses, given what pruning took of it, of its readers, and of all layers.
+
+    "layer": its own share; "mean": the average; "ends": what leaves it the geometric mean of what it and its readers
+    kept. Raises PruneError for another ratio, or shares outside 0 to 1.
+    """
+    if ratio not in RATIOS:
+        raise PruneError(f"there is no ratio {ratio!r}; {nearest(ratio, RATIOS)}")
+    if not all(0 <= share <= 1 for share in (own, readers, average)):
+        raise PruneError(f"shares of {own}, {readers} and {average} are pruned; give 0 to 1")
+    if ratio == "ends":
+        # A layer's weights are its inputs times its outputs: each channel narrows the layers at both of its ends.
+        return 1 - math.sqrt((1 - own) * (1 - readers))
+    return own if ratio == "layer" else average
 
 
 def schedule(

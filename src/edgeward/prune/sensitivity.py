@@ -73,6 +73,11 @@ class Sparsities:
         names = list(layers)
         return math.fsum(self.shares[one] * self.sizes[one] for one in names) / sum(self.sizes[one] for one in names)
 
+    def of_readers(self, layers: Iterable[str]) -> float:
+        """The share that is pruned of these layers, on average: 0 of those that were not ranked, and of none."""
+        names = list(layers)
+        return math.fsum(self.shares.get(one, 0.0) for one in names) / max(len(names), 1)
+
 
 def convolutions(model: nn.Module) -> tuple[str, ...]:
     """Names of the weights that are ranked unless others are named: all convolutions without groups.
