@@ -15,7 +15,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 sys.path.insert(0, str(HERE))
 
-from early import LEARN, METHODS, ablation, measure  # noqa: E402
+from early import LEARN, METHODS, SEEDS, ablation, measure  # noqa: E402
 from harness import row, shared_data  # noqa: E402
 
 Rows = list[dict[str, Any]]
@@ -26,7 +26,7 @@ RESULTS = HERE.parent / "results"
 
 def masks(full: bool, shared: Path | None) -> Rows:
     """Cost and accuracy of every method at 90, 95, 98 and 99 % sparsity; the ablation at 98 %. Resumes when full."""
-    seeds = 3 if full else 1
+    seeds = SEEDS if full else 1
     path = RESULTS / f".prune.early.{'full' if full else 'quick'}.partial.json"
     path.parent.mkdir(exist_ok=True)
     if not full:
@@ -99,7 +99,8 @@ def _accuracies(keep: str, names: list[str], where: str, values: Callable[[str, 
         ]
         found.append(
             row(f"drive.{keep}.points_over.{rival}", f"top-1 points of DRIVE (d5) above it with a share of {keep} kept: {where}",
-                baseline=rival, ours=_mean(gaps), spread=_range(gaps), unit="points", bar=">= 0" if rival in RIVALS else "")
+                baseline=rival, ours=_mean(gaps), spread=_range(gaps), unit="points", bar=">= 0" if rival in RIVALS else "",
+                note=_error(gaps))
         )  # fmt: skip
     return found
 
@@ -155,6 +156,11 @@ def _mean(values: list[float]) -> float:
 
 def _range(values: list[float]) -> list[float]:
     return [min(values), max(values)]
+
+
+def _error(gaps: list[float]) -> str:
+    """The standard error of their mean, in words; none for a single pair."""
+    return f"standard error {statistics.stdev(gaps) / len(gaps) ** 0.5:.2f}" if len(gaps) > 1 else ""
 
 
 def _percent(values: list[float]) -> dict[str, Any]:
