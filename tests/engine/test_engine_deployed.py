@@ -23,9 +23,9 @@ from edgeward.profile.file import save_profile
 from edgeward.profile.profile import DeviceTimes
 from edgeward.profile.profiler import as_profile
 from edgeward.serve.box import Box
-from edgeward.serve.config import ModelConfig
 from edgeward.serve.configfile import parse_config
 from edgeward.serve.events import Failed, Inferred
+from edgeward.serve.modelconfig import ModelConfig
 from edgeward.serve.models import resolve_model
 from edgeward.serve.runner import Runner
 from edgeward.split.crew import CrewOptions

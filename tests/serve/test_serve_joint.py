@@ -12,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeward.errors import BudgetError, ConfigError
-from edgeward.serve.joint import LIMIT, assign, exact, greedy
+from edgeward.serve.choice import Answer
+from edgeward.serve.joint import LIMIT, STEPS, assign, exact, greedy, turn
 from edgeward.serve.ladder import Ladder, Rung
 from edgeward.serve.latency import Latency
 from edgeward.serve.selection import Rules, Selector
 from edgeward.serve.sizes import SizeHistogram
+from edgeward.vision.results import Detections
 
 EDGES = (0.0, 0.1, 0.25, 1.0)
 RUNGS = (
@@ -51,10 +53,30 @@ def brute(found, memory=math.inf):
     for rungs in itertools.product(RUNGS, repeat=len(found)):
         if sum(rung.bytes for rung in set(rungs)) > memory:
             continue
-        cycle = sum(rung.seconds for rung in rungs)
-        total = sum(each.precision(rung.name, cycle) for each, rung in zip(found.values(), rungs, strict=True))
+        seconds, frame = [rung.seconds for rung in rungs], 1 / RULES.fps
+        whole = math.exp(round(math.log(turn(seconds, [frame] * len(rungs))) * STEPS) / STEPS)
+        waits = [max([*seconds[:i], *seconds[i + 1 :]], default=0.0) for i in range(len(rungs))]
+        total = sum(
+            each.precision(rung.name, max(whole, frame), wait)
+            for each, rung, wait in zip(found.values(), rungs, waits, strict=True)
+        )
         best = max(best, (total, tuple(rung.name for rung in rungs)))
     return best[0]
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 0.3), st.floats(0.02, 0.5)), min_size=1, max_size=6))
+def test_turns_fill_the_processor_or_it_keeps_up(cameras):
+    seconds, periods = zip(*cameras, strict=True)
+    found = turn(seconds, periods)
+    share = sum(each / max(period, found) for each, period in cameras)
+    assert share <= 1 + 1e-9
+    assert found >= max(seconds)
+    assert share == pytest.approx(1) or found == pytest.approx(max(seconds))
+
+
+def test_who_has_no_new_frame_is_passed_over():
+    assert turn([0.1, 0.1], [0.01, 0.01]) == pytest.approx(0.2)
+    assert turn([0.1, 0.1], [0.01, 1.0]) == pytest.approx(0.1 / 0.9)
 
 
 @settings(deadline=None, max_examples=20)
@@ -89,7 +111,7 @@ def test_many_cameras_are_assigned_without_trying_all():
 
 def test_one_camera_gets_what_it_would_choose_alone():
     for seed in range(30):
-        alone = camera(seed)
+        alone = replace(camera(seed), last=Answer("tiny", 0.0, Detections.empty()))
         loaded = [rung.name for rung in RUNGS]
         assert assign({"gate": alone}, 0.0).names["gate"] == alone.choice(0.0, loaded).name
 

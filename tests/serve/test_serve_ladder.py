@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from edgeward.errors import ConfigError
 from edgeward.serve.ladder import Ladder, Rung, dominated, load_ladder, save_ladder
 from edgeward.serve.sizes import SizeHistogram, counts, size_bins, sizes
-from edgeward.serve.staleness import Motion, Retention, matched
+from edgeward.serve.staleness import Ages, Motion, Retention, matched
 from edgeward.vision.metrics.overlap import overlap
 from edgeward.vision.results import Detections
 from edgeward.vision.truth import load_truth
@@ -193,7 +193,7 @@ def test_displacement_is_found_whatever_the_lag_and_jitter(speed, lag, static):
     for _ in range(60):
         retention = retention.observed((ious, np.zeros(30, np.intp)), static, lag, 0.3)
     assert max(retention.rates[0], 0) ** 0.5 == pytest.approx(speed, abs=0.006)
-    assert retention.mean(0, 0)[0] == 1
+    assert retention.mean(Ages.between(0, 0))[0] == 1
 
 
 @pytest.mark.parametrize("model", ["displacement", "decay"])
@@ -202,9 +202,11 @@ def test_older_and_faster_boxes_are_worth_less(model):
         Retention.assumed(1, Motion("all", model)).observed((np.full(9, iou), np.zeros(9, np.intp)), 0.8, 3, 1.0)
         for iou in (0.75, 0.5)
     )
-    kept = [slow.mean(n, 2 * n - 1)[0] for n in range(1, 20)]
+    kept = [slow.mean(Ages.between(n, 2 * n - 1))[0] for n in range(1, 20)]
     assert all(a > b for a, b in itertools.pairwise(kept))
-    assert all(fast.mean(n, 2 * n - 1)[0] < slow.mean(n, 2 * n - 1)[0] for n in range(1, 20))
+    assert all(
+        fast.mean(Ages.between(n, 2 * n - 1))[0] < slow.mean(Ages.between(n, 2 * n - 1))[0] for n in range(1, 20)
+    )
 
 
 def test_beta_is_the_root_of_the_overlap_kept():
@@ -213,7 +215,7 @@ def test_beta_is_the_root_of_the_overlap_kept():
     assert motion.measured(0.9, 0.8, 1) == 1
     assert motion.measured(0.0, 0.8, 1) == 0.5
     fixed = Retention.assumed(1, Motion("fixed", "decay", 0.95)).observed((np.zeros(9), np.zeros(9, int)), 0.8, 1, 1.0)
-    assert fixed.mean(4, 7)[0] == pytest.approx(np.mean(0.95 ** np.arange(4, 8)))
+    assert fixed.mean(Ages.between(4, 7))[0] == pytest.approx(np.mean(0.95 ** np.arange(4, 8)))
     with pytest.raises(ConfigError, match="outside"):
         Motion(assumed=1.2)
 
@@ -258,7 +260,7 @@ def test_people_on_real_streets_outwalk_their_boxes_as_estimated(shared_data, pa
             retention = retention.observed(matched(before, after, at), 1.0, lag, 0.02)
         weights = sum(counts(sizes(each, width, height), edges) for each in found)
         for age in (1, 2, 4, 6, 8):
-            said = float(retention.mean(age, age) @ weights / weights.sum())
+            said = float(retention.mean(Ages.between(age, age), fit=1.0) @ weights / weights.sum())
             pairs = [(a, b) for a, b in zip(frames, frames[age:], strict=False) if len(a) and len(b)]
             shared = np.concatenate(
                 [

@@ -280,3 +280,20 @@ def test_other_rivals_choose_as_they_say():
     assert min(lots.count(name) for name in names) > 60
     oracle = Oracle((0.0, 2.0), ("large", "tiny"))
     assert [oracle.choice(t).name for t in (0.0, 1.9, 2.0, 9.0)] == ["large", "large", "tiny", "tiny"]
+
+
+def test_boxes_that_are_moved_are_judged_by_where_they_are_shown():
+    """Objects that move steadily: without a forecast old boxes are worth little, with a right one they stay good."""
+
+    def seen(moved):
+        selector = Selector.start(LADDER, RULES)
+        selector = selector.taken(selector.choice(0.0), 0.0)
+        name = LADDER.rungs[-1].name
+        for step in range(40):
+            left = 100.0 + 6.0 * step + np.array([0.0, 300.0, 600.0, 900.0])
+            boxes = Detections(np.stack([left, left * 0, left + 60, left * 0 + 90], axis=1), [0.9] * 4, [0] * 4)
+            known = boxes if moved else None
+            selector = selector.observe(Answer(name, step * 0.1, boxes, known), step * 0.1 + 0.05, 0.05)
+        return selector.precision(name, 0.5)
+
+    assert seen(True) > 1.5 * seen(False)

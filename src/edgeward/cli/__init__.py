@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from edgeward import __version__
-from edgeward.cli import bench, fleet, models, node, plan, profile, prune, replay, serve, split
+from edgeward.cli import bench, fleet, merge, models, node, plan, profile, prune, replay, serve, split
 from edgeward.errors import EdgewardError
 
 __all__ = ["app", "main"]
@@ -28,13 +28,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("serve")(serve.serve)
 app.command("replay")(replay.replay)
 app.command("profile")(profile.profile)
 app.command("plan")(plan.plan)
 app.add_typer(fleet.app, name="fleet")
 app.add_typer(node.app, name="node")
 app.add_typer(prune.app, name="prune")
+app.add_typer(serve.app, name="serve")
+app.add_typer(merge.app, name="merge")
 app.add_typer(split.app, name="split")
 app.command("models")(models.models)
 app.command("bench")(bench.bench)

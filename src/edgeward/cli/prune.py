@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
+from edgeward.cli.group import usually
 from edgeward.cli.measure import measure
 from edgeward.cli.output import note, percent, print_json, seconds, show_table
 from edgeward.errors import ConfigError
 
 if TYPE_CHECKING:
-    import click
     from torch import Tensor, nn
 
     from edgeward.profile.profile import Profile
@@ -39,17 +38,8 @@ __all__ = ["app", "portfolio", "prune"]
 _TEST_SHARE = 0.2
 
 
-class _ModelFirst(TyperGroup):
-    """`edgeward prune MODEL ...` is `edgeward prune model MODEL ...`: the usual case needs no word."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
-            args = ["model", *args]
-        return super().parse_args(ctx, args)
-
-
 app = typer.Typer(
-    cls=_ModelFirst,
+    cls=usually("model"),
     help="Make a network smaller and faster: edgeward prune MODEL --target TARGET.",
     no_args_is_help=True,
     rich_markup_mode=None,

@@ -2,6 +2,7 @@
 
 edgeward serve box.yaml --set budget.memory="64 MiB"
 edgeward serve                       # the bundled street clip
+edgeward serve calibrate box.yaml    # what the models of its ladders are worth on this device
 """
 
 from __future__ import annotations
@@ -15,19 +16,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgeward.cli.calibrate import calibrate
+from edgeward.cli.group import usually
 from edgeward.cli.output import note, percent, print_json, seconds, show_table, split_truths
 from edgeward.errors import SourceError
 from edgeward.units import format_bytes
 
 if TYPE_CHECKING:
     from edgeward.serve.box import Box
-    from edgeward.serve.config import BoxConfig, ModelConfig
+    from edgeward.serve.config import BoxConfig
+    from edgeward.serve.modelconfig import ModelConfig
     from edgeward.serve.models import ServedModel
     from edgeward.serve.report import BoxReport
 
-__all__ = ["serve"]
+__all__ = ["app", "serve"]
+
+app = typer.Typer(
+    cls=usually("run", help_too=True), help="Serve models on cameras: edgeward serve box.yaml.", rich_markup_mode=None
+)
+app.command("calibrate")(calibrate)
 
 
+@app.command("run")
 def serve(
     config: Annotated[Path | None, typer.Argument(help="The box file; the bundled street clip when absent.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override a value: cameras.street.rate=5.")] = None,
@@ -39,7 +49,10 @@ def serve(
     check: Annotated[bool, typer.Option("--check", help="Check the file and its models, then exit.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the final report as JSON.")] = False,
 ) -> None:
-    """Serve models on cameras within a memory budget, and show it on a page."""
+    """Serve models on cameras within a memory budget, and show it on a page.
+
+    `edgeward serve calibrate` measures the models of a ladder, among which the box then chooses.
+    """
     if schema:
         from edgeward.serve.config import schema as box_schema
 

@@ -24,7 +24,7 @@ from edgeward.fleet.fleet import Fleet
 from edgeward.plan.plan import Plan, load_plan
 from edgeward.profile.file import load_profile
 from edgeward.profile.profile import Profile
-from edgeward.serve.config import ModelConfig
+from edgeward.serve.modelconfig import ModelConfig
 from edgeward.serve.models import Engine, ServedModel, check_card, user_card
 from edgeward.split.crew import CrewOptions
 from edgeward.split.deployment import Deployment, fleet_of

@@ -19,6 +19,7 @@ from edgeward.graph.chain import Chain
 from edgeward.graph.stage import BACKENDS
 from edgeward.profile.backends import Runner, prepare
 from edgeward.profile.file import replace_text
+from edgeward.profile.machine import machine
 from edgeward.profile.measure import Samples, calibrate, pieces_of, run_round, summarise
 from edgeward.profile.profile import DeviceTimes, Profile
 
@@ -105,14 +106,6 @@ def _resumed(partial: Path | None, identity: Mapping[str, object], pieces: int) 
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{partial} is damaged: {error}; remove it to measure from the beginning") from error
     return samples if samples is not None and len(samples.wall) == pieces else None
-
-
-def machine() -> str:
-    """This machine's processor in words."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
 def _resident_for_whole(chain: Chain, runner: Runner) -> int:

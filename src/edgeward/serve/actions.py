@@ -3,39 +3,49 @@
 Infer(model="people", jobs=(job,))
 Load(model="people")
 Switch(model="people", variant="people-0.25x")
+Choose(models={"street": "fast"}, reason="objects are large")
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-__all__ = ["Action", "Evict", "Infer", "Job", "Load", "Switch", "Wait"]
+__all__ = ["Action", "Choose", "Evict", "Infer", "Job", "Load", "Switch", "Wait"]
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One frame that one query wants answered. Times are nanoseconds on the box's clock."""
+    """One frame that one query wants answered. Times are nanoseconds on the box's clock.
+
+    turn_ns: its deadline, or that of the first of the frames that it took the place of: where it stands in the queue.
+    """
 
     query: str
     camera: str
     frame: int
     arrived_ns: int
     deadline_ns: int
+    turn_ns: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "turn_ns", self.turn_ns or self.deadline_ns)
 
 
 @dataclass(frozen=True, slots=True)
 class Infer:
     """Run `model` once for all of `jobs`; jobs of one frame share its input.
 
-    variant: of a portfolio, the active one.
+    variant: of a portfolio, the active one. also: models that look at the same pictures, only to be compared.
     """
 
     model: str
     jobs: tuple[Job, ...]
     variant: str = ""
+    also: tuple[str, ...] = ()
     kind: Literal["infer"] = "infer"
 
     @property
@@ -63,6 +73,20 @@ class Switch:
 
 
 @dataclass(frozen=True, slots=True)
+class Choose:
+    """Put other models of their ladders in charge of queries, and say why in words.
+
+    models: by query. probe: for one answer only. also: models that answer the same frame, only to be compared.
+    """
+
+    models: Mapping[str, str]
+    reason: str
+    probe: bool = False
+    also: tuple[str, ...] = ()
+    kind: Literal["choose"] = "choose"
+
+
+@dataclass(frozen=True, slots=True)
 class Evict:
     """Let go of `model`'s memory."""
 
@@ -78,4 +102,4 @@ class Wait:
     kind: Literal["wait"] = "wait"
 
 
-Action = Annotated[Infer | Load | Switch | Evict | Wait, Field(discriminator="kind")]
+Action = Annotated[Infer | Load | Switch | Choose | Evict | Wait, Field(discriminator="kind")]

@@ -8,19 +8,22 @@ for happening in analysis.happenings(): print(happening.text)
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgeward.errors import ConfigError, nearest
+from edgeward.serve.certainty import UNCHANGED, certain, score_of
 from edgeward.serve.config import QueryConfig
+from edgeward.vision.forecast import Forecast
 from edgeward.vision.frames import Frame
+from edgeward.vision.labels import relabelled
 from edgeward.vision.results import Classification, Detections, FloatArray, Result
 from edgeward.vision.tracking import ByteTracker
 from edgeward.vision.zones import Zone, ZoneCounter
 
-__all__ = ["Analysis", "Happening"]
+__all__ = ["Analysis", "Dialect", "Happening"]
 
 TRACKING_FLOOR = 0.1
 """ByteTrack's second association needs the faint boxes too (Zhang et al., ECCV 2022, section 3)."""
@@ -37,12 +40,29 @@ class Happening:
     box: FloatArray | None
 
 
-class Analysis:
-    """The part of one query that comes after the model. Used by one thread; counts may be read by any."""
+@dataclass(frozen=True)
+class Dialect:
+    """labels: the class names of a model. certainty: what makes its scores comparable with those of others."""
 
-    def __init__(self, query: QueryConfig, labels: Sequence[str]) -> None:
+    labels: tuple[str, ...]
+    certainty: tuple[float, float] = UNCHANGED
+
+
+class Analysis:
+    """The part of one query that comes after the model. Used by one thread; counts may be read by any.
+
+    labels: class names of its results. dialects: of a ladder, how to understand each of its models.
+    expected: of a query that forecasts, where the boxes of the answer before the newest were shown at its time.
+    """
+
+    def __init__(
+        self, query: QueryConfig, labels: Sequence[str], dialects: Mapping[str, Dialect] | None = None
+    ) -> None:
         self.query = query
         self.labels = labels
+        self._dialects = dialects or {}
+        self.expected: Detections | None = None
+        self._forecast = Forecast.start() if query.forecast else None
         self.confidence_floor = min(query.confidence, TRACKING_FLOOR) if query.tracker else query.confidence
         self._wanted = _class_ids(query, labels)
         self._tracker = ByteTracker(
@@ -66,10 +86,10 @@ class Analysis:
             taken.append(self._happenings.popleft())
         return taken
 
-    def take(self, frame: Frame, answer: Result) -> Result:
-        """The query's result for `frame`, whose model answered `answer`."""
+    def take(self, frame: Frame, answer: Result, model: str = "") -> Result:
+        """The query's result for `frame`, for which `model` answered `answer`."""
         if isinstance(answer, Detections):
-            return self._take_detections(frame, answer)
+            return self._take_detections(frame, self._kept(answer, model))
         if isinstance(answer, Classification):
             kept = answer.confidence >= self.query.confidence
             if self._wanted is not None:
@@ -77,11 +97,31 @@ class Analysis:
             return Classification(answer.class_id[kept], answer.confidence[kept])
         return answer
 
-    def _take_detections(self, frame: Frame, boxes: Detections) -> Detections:
+    def floor(self, model: str) -> float:
+        """The least score of `model` that matters here."""
+        dialect = self._dialects.get(model)
+        return self.confidence_floor if dialect is None else score_of(self.confidence_floor, dialect.certainty)
+
+    def forecast(self, time: float) -> Detections | None:
+        """Where the newest boxes should be at a frame's time; None for a query that does not forecast."""
+        forecast = self._forecast
+        return None if forecast is None else forecast.at(time)
+
+    def seen(self, answer: Result, model: str) -> Result:
+        """What a model that was only compared found, as it would be a result."""
+        return self._kept(answer, model) if isinstance(answer, Detections) else answer
+
+    def _kept(self, boxes: Detections, model: str) -> Detections:
+        """The boxes that the query is about."""
+        if model in self._dialects:
+            dialect = self._dialects[model]
+            boxes = certain(relabelled(boxes, dialect.labels, self.labels), dialect.certainty)
         keep = boxes.confidence >= self.confidence_floor
         if self._wanted is not None:
             keep &= np.isin(boxes.class_id, self._wanted)
-        boxes = boxes if keep.all() else boxes[keep]
+        return boxes if keep.all() else boxes[keep]
+
+    def _take_detections(self, frame: Frame, boxes: Detections) -> Detections:
         if not self.query.tracker:
             return boxes
         height, width = frame.image.shape[:2]
@@ -94,6 +134,9 @@ class Analysis:
         assert tracked.tracker_id is not None
         shown = tracked[(tracked.tracker_id >= 0) | (tracked.confidence >= self.query.confidence)]
         self._notice(frame, shown)
+        if self._forecast is not None:
+            self.expected = self._forecast.at(frame.time)
+            self._forecast = self._forecast.observe(shown, frame.time)
         return shown
 
     def _notice(self, frame: Frame, boxes: Detections) -> None:

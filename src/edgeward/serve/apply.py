@@ -11,7 +11,7 @@ from functools import singledispatch
 from typing import TypeVar
 
 from edgeward.clock import NS
-from edgeward.serve.actions import Evict, Infer, Job, Load, Switch, Wait
+from edgeward.serve.actions import Choose, Evict, Infer, Job, Load, Switch, Wait
 from edgeward.serve.events import (
     CameraChanged,
     Decided,
@@ -24,13 +24,17 @@ from edgeward.serve.events import (
     Switched,
     Waited,
 )
-from edgeward.serve.state import ModelState, QueryState, Running, State, union_bytes
+from edgeward.serve.ladders import disappointed, in_charge, learned, looked
+from edgeward.serve.state import CameraState, ModelState, QueryState, Running, State, union_bytes
 from edgeward.serve.watch import watched, worse
 
 __all__ = ["apply"]
 
 SMOOTHING = 0.2
 """Weight of the newest measurement in a moving cost estimate."""
+
+SILENCE = 8
+"""Frames that a camera may miss and still be as fast as before."""
 
 FIRST_RETRY_NS = 1 * NS
 LAST_RETRY_NS = 60 * NS
@@ -54,18 +58,35 @@ def _frame_arrived(event: FrameArrived, state: State) -> State:
     camera = state.cameras.get(event.camera)
     if camera is None:  # a camera that no query asks about
         return state
-    camera = replace(camera, frame=event.frame, arrived_ns=event.time_ns)
+    camera = _with_frame(camera, event)
     queries = dict(state.queries)
     for name, query in state.queries.items():
         if query.spec.camera == event.camera and event.time_ns >= query.next_due_ns:
-            queries[name] = _with_job(query, event)
+            queries[name] = _with_job(looked(query, camera), event)
     return replace(state, queries=queries, cameras={**state.cameras, event.camera: camera})
+
+
+def _with_frame(camera: CameraState, event: FrameArrived) -> CameraState:
+    since = event.time_ns - camera.arrived_ns
+    # A camera that was silent for long did not change its pace.
+    steady = camera.arrived_ns >= 0 and (not camera.period_ns or since < SILENCE * camera.period_ns)
+    return replace(
+        camera,
+        frame=event.frame,
+        arrived_ns=event.time_ns,
+        width=event.width,
+        height=event.height,
+        period_ns=_smoothed(camera.period_ns or None, since) if steady else camera.period_ns,
+    )
 
 
 def _with_job(query: QueryState, event: FrameArrived) -> QueryState:
     spec = query.spec
-    job = Job(spec.name, spec.camera, event.frame, event.time_ns, event.time_ns + spec.deadline_ns)
+    deadline = event.time_ns + spec.deadline_ns
     replaced = 0 if spec.every_frame else len(query.jobs)
+    # Whoever waits keeps the place in the queue: with the newest frame's own, a camera could wait for ever.
+    turn = min((job.turn_ns for job in query.jobs), default=deadline) if replaced else deadline
+    job = Job(spec.name, spec.camera, event.frame, event.time_ns, deadline, turn)
     # A frame that comes a little late must not push all later ones back: the schedule keeps its
     # phase, unless the camera was silent for a whole period.
     phase = query.next_due_ns + spec.period_ns
@@ -97,10 +118,16 @@ def _decided(event: Decided, state: State) -> State:
             queries = dict(state.queries)
             for name in {job.query for job in infer.jobs}:
                 query = queries[name]
-                queries[name] = replace(query, jobs=tuple(job for job in query.jobs if job not in taken))
+                queries[name] = replace(query, jobs=tuple(job for job in query.jobs if job not in taken), also=())
             model = replace(state.models[infer.model], used_ns=event.time_ns)
             running = Running(event.number, event.time_ns, infer)
-            return replace(state, queries=queries, models={**state.models, infer.model: model}, processor=running)
+            return replace(
+                state,
+                queries=queries,
+                models={**state.models, infer.model: model},
+                processor=running,
+                begun_ns=event.time_ns,
+            )
         case Load() as load:
             running = Running(event.number, event.time_ns, load)
             chosen = _with_variant(state, load.model, load.variant) if load.variant else state
@@ -111,6 +138,8 @@ def _decided(event: Decided, state: State) -> State:
             running = Running(event.number, event.time_ns, switch)
             changed = _with_model(state, switch.model, status=model.status, spec=replace(model.spec, tensors=both))
             return replace(changed, loader=running)
+        case Choose() as choose:
+            return in_charge(state, choose)
         case Evict() as evict:
             return _with_model(state, evict.model, status="evicting")
         case Wait() as wait:
@@ -126,8 +155,8 @@ def _inferred(event: Inferred, state: State) -> State:
     batch = len({(job.camera, job.frame) for job in event.jobs})
     model = replace(model, used_ns=event.time_ns, failures=0, error="" if model.failures else model.error)
     if isinstance(started.action, Infer) and started.action.variant in ("", model.variant):  # not of one just left
-        known = model.infer_ns.get(batch)
-        model = replace(model, infer_ns={**model.infer_ns, batch: _smoothed(known, seconds_ns)})
+        known, own_ns = model.infer_ns.get(batch), seconds_ns - sum(second.took_ns for second in event.also)
+        model = replace(model, infer_ns={**model.infer_ns, batch: _smoothed(known, own_ns)})
     queries = dict(state.queries)
     for job in event.jobs:
         query = queries[job.query]
@@ -140,7 +169,8 @@ def _inferred(event: Inferred, state: State) -> State:
             answered_arrival_ns=max(query.answered_arrival_ns, job.arrived_ns),
         )
     models = {**state.models, event.model: model}
-    return replace(state, queries=queries, models=models, processor=None, busy_ns=state.busy_ns + seconds_ns)
+    after = replace(state, queries=queries, models=models, processor=None, busy_ns=state.busy_ns + seconds_ns)
+    return learned(after, event, seconds_ns)
 
 
 @_apply.register
@@ -174,6 +204,7 @@ def _evicted(event: Evicted, state: State) -> State:
 
 @_apply.register
 def _failed(event: Failed, state: State) -> State:
+    state = disappointed(state, event)
     model = state.models[event.model]
     if event.what == "switch":  # it goes on with the variant it has
         back = _with_variant(state, event.model, model.variant)

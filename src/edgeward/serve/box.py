@@ -19,13 +19,16 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from edgeward.clock import WallClock, to_ns
+from edgeward.serve.actions import Choose
 from edgeward.serve.analysis import Analysis
+from edgeward.serve.answering import answering, device_name, with_variants
 from edgeward.serve.buffer import FrameBuffer
-from edgeward.serve.config import BoxConfig, CameraConfig, ModelConfig
-from edgeward.serve.events import CameraChanged, Event, FrameArrived, Inferred
+from edgeward.serve.config import BoxConfig, CameraConfig
+from edgeward.serve.events import CameraChanged, Decided, Event, FrameArrived, Inferred
 from edgeward.serve.executor import Executor, Observer
 from edgeward.serve.lock import hold_folder
 from edgeward.serve.log import EventLog
+from edgeward.serve.modelconfig import ModelConfig
 from edgeward.serve.models import ServedModel, default_cache
 from edgeward.serve.policies import policy_named
 from edgeward.serve.runner import Runner
@@ -84,22 +87,30 @@ class Box(View):
         cache = config.cache or default_cache()
         provider = best_provider(config.budget.device)
         self._weights = WeightStore(cache / "weights")
-        self.models: dict[str, ServedModel] = {}
+        resolved: dict[str, ServedModel] = {}
         for model in config.models:
             progress(f"preparing model {model.name}")
-            self.models[model.name] = resolve(model, self._weights, cache, provider) or open_plan(model)
-        check_tasks(config, self.models)
+            resolved[model.name] = resolve(model, self._weights, cache, provider) or open_plan(model)
+        self.models = with_variants(config, resolved)
+        self.asked = answering(config, self.models, device_name(provider, config.budget.compute_threads))
+        check_tasks(config, self.asked)
+        for note in dict.fromkeys(note for each in self.asked.values() for note in each.notes):
+            progress(note)
         self.config = config
         self.status: Literal["starting", "running", "draining", "stopped"] = "starting"
         self.device = f"{provider}, {config.budget.compute_threads} thread(s)"
-        self.analyses = {query.key: Analysis(query, self.models[query.model].card.labels) for query in config.queries}
+        self.analyses = {
+            query.key: Analysis(query, self.asked[query.key].labels, self.asked[query.key].dialects)
+            for query in config.queries
+        }
         state = State.start(
-            [query_spec(config, query) for query in config.queries],
+            [query_spec(config, query, self.asked[query.key]) for query in config.queries],
             [model.spec for model in self.models.values()],
             config.budget.memory,
+            {name: each.chooser for name, each in self.asked.items() if each.chooser is not None},
         )
         self.telemetry = Telemetry()
-        self.scorers = scorers(config, self.models, truths or {})
+        self.scorers = scorers(config, self.asked, truths or {})
         self.buffer = FrameBuffer(
             [camera.name for camera in config.cameras],
             [camera.name for camera in config.cameras if camera.backpressure == "every_frame"],
@@ -114,7 +125,7 @@ class Box(View):
         self._executor = Executor(state, policy, self.clock, self._workers)
         self._lock = hold_folder(config.data)
         self.store = ResultStore(config.data, config.store) if config.store.enabled else None
-        self.log = EventLog(config.data / "log", loggable(config, self.models), state, config.store.log_bytes)
+        self.log = EventLog(config.data / "log", loggable(config, self.asked), state, config.store.log_bytes)
         self._executor.observers += [self.log.append, self.telemetry.observe, self._after]
         self._stopping = threading.Event()
         self.readers = {camera.name: self._reader(camera) for camera in config.cameras}
@@ -198,7 +209,8 @@ class Box(View):
     def _on_frame(self, camera: str, frame: Frame) -> None:
         inputs = {model: self._runner.prepare(model, frame.image) for model in self._every_frame_models[camera]}
         if self.buffer.put(camera, frame, self.readers[camera].stopping, inputs):
-            self._executor.post(FrameArrived(0, camera, frame.index, frame.content_index))
+            height, width = frame.image.shape[:2]
+            self._executor.post(FrameArrived(0, camera, frame.index, frame.content_index, width, height))
 
     def _on_status(self, camera: str, status: Any, detail: str) -> None:
         self._executor.post(CameraChanged(0, camera, status, detail))
@@ -217,6 +229,10 @@ class Box(View):
                 for camera in {job.camera for job in event.jobs}:
                     self._release(camera, state)
                 self._keep_results(event)
+            case Decided(action=Choose() as choose) if not choose.probe:
+                for query in choose.models:
+                    camera = state.queries[query].spec.camera
+                    self._tell(StoredEvent(time.time(), "model", camera, query, f"{query}: {choose.reason}"))
             case CameraChanged(camera=camera, status=status, detail=detail):
                 self._tell(StoredEvent(time.time(), "camera", camera, None, f"{camera} {status} {detail}".strip()))
             case _:

@@ -10,23 +10,50 @@ Choosers are frozen values; each method returns the next one. Times are seconds 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Self
+from typing import Annotated, Any, Self
+
+from pydantic import PlainSerializer, PlainValidator
 
 from edgeward.vision.results import Detections
 
-__all__ = ["Answer", "Choice", "Chooser"]
+__all__ = ["Answer", "Choice", "Chooser", "Look"]
+
+
+def _boxes(value: Any) -> Detections:
+    return value if isinstance(value, Detections) else Detections.from_json(value)
+
+
+Boxes = Annotated[Detections, PlainValidator(_boxes), PlainSerializer(Detections.to_json)]
+"""Boxes that are a value of the log, too."""
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """The boxes a rung found in the frame that was captured at `captured` seconds."""
+    """The boxes a rung found in the frame that was captured at `captured` seconds.
+
+    expected: where the boxes of the answer before are shown by then, when they are moved.
+    """
 
     rung: str
     captured: float
-    boxes: Detections
+    boxes: Boxes
+    expected: Boxes | None = None
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a camera's frames are like: how many a second, their size in pixels.
+
+    period: seconds from one frame that is asked for to the next, 0 when all are.
+    """
+
+    fps: float
+    width: int
+    height: int
+    period: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -48,8 +75,12 @@ class Chooser(ABC):
     """Chooses without labels."""
 
     @abstractmethod
-    def choice(self, now: float) -> Choice:
-        """What should answer a frame that is taken up now."""
+    def choice(self, now: float, resident: Collection[str] = ()) -> Choice:
+        """What should answer a frame that is taken up now. resident: rungs in memory, which need no load."""
+
+    def looking(self, look: Look) -> Self:
+        """After the camera's frames changed in pace or size."""
+        return self
 
     def taken(self, choice: Choice, now: float) -> Self:
         """After a choice was acted upon."""
@@ -57,4 +88,12 @@ class Chooser(ABC):
 
     def observe(self, result: Answer, now: float, seconds: float) -> Self:
         """After an answer that took `seconds` of computing was there at `now`."""
+        return self
+
+    def paced(self, name: str, seconds: float, now: float) -> Self:
+        """After `name` took `seconds` for somebody else's frame, until `now`."""
+        return self
+
+    def failed(self, name: str, now: float, why: str) -> Self:
+        """After a rung could not answer."""
         return self

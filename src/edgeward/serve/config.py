@@ -14,17 +14,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from edgeward.errors import nearest
+from edgeward.serve.modelconfig import LadderConfig, ModelConfig, Name, Seconds, Section
 from edgeward.units import parse_bytes
 
 __all__ = [
     "BoxConfig",
     "BudgetConfig",
     "CameraConfig",
-    "InputConfig",
-    "ModelConfig",
     "QueryConfig",
     "StoreConfig",
     "WebConfig",
@@ -32,12 +31,8 @@ __all__ = [
     "schema",
 ]
 
-Name = Annotated[str, Field(pattern=r"^[\w.\-]{1,64}$", description="letters, digits, '_', '.', '-'; at most 64")]
 Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(ge=0, json_schema_extra={"type": ["integer", "string"]})]
-Seconds = Annotated[float, Field(gt=0, le=3600)]
 Point = tuple[float, float]
-PLAN_KEYS = ("network", "weights", "fleet", "profile", "certs", "standby")
-"""Of a model's entry, what only a plan makes use of."""
 
 
 def _webcam_number(source: Any) -> Any:
@@ -45,11 +40,7 @@ def _webcam_number(source: Any) -> Any:
     return str(source) if isinstance(source, int) and not isinstance(source, bool) else source
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class CameraConfig(_Section):
+class CameraConfig(Section):
     """Where frames come from."""
 
     name: Name
@@ -66,74 +57,7 @@ class CameraConfig(_Section):
     max_staleness: Seconds = Field(1.0, description="seconds after which a waiting frame is given up (freshest)")
 
 
-class InputConfig(_Section):
-    """How a frame becomes the model's input; what is left out follows the model's convention."""
-
-    height: int | None = Field(None, ge=8, le=8192)
-    width: int | None = Field(None, ge=8, le=8192)
-    colour: Literal["bgr", "rgb"] | None = None
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
-    fit: Literal["stretch", "letterbox"] | None = None
-
-
-class ModelConfig(_Section):
-    """A packaged model by name (`use`), an ONNX file (`file`, `convention`), variants of which the box chooses
-    (`portfolio`, `convention`), or a network on several hosts (`plan`)."""
-
-    name: Name
-    use: str | None = Field(None, description="a packaged model or architecture: see `edgeward models`")
-    file: Path | None = Field(None, description="an ONNX file, or the weights of the architecture named by `use`")
-    task: Literal["detection", "classification", "embedding"] | None = None
-    convention: str | None = Field(None, description="how the outputs are to be read: yolov8, ssd, fastestdet, ...")
-    labels: tuple[str, ...] | Path | Literal["coco"] | None = Field(
-        None, description="class names: a list, a text file with one a line, or 'coco'"
-    )
-    input: InputConfig = InputConfig()
-    max_batch: int = Field(4, ge=1, le=64, description="frames of different cameras run together at most")
-    portfolio: Path | None = Field(
-        None, description="a folder by `edgeward prune portfolio`: the box changes between its variants by load"
-    )
-    plan: Path | None = Field(None, description="a plan by `edgeward plan -o`: the model runs split, on several hosts")
-    network: str | None = Field(None, description="of a plan: its network, when the plan's own name does not find it")
-    weights: Path | None = Field(None, description="of a plan: the network's weights, safetensors or a state_dict")
-    fleet: Path | None = Field(None, description="of a plan: where its nodes are; worker processes when absent")
-    profile: Path | None = Field(None, description="of a plan: with it, plans follow what is measured")
-    certs: Path | None = Field(None, description="of a plan: folder of certificates for nodes beyond this machine")
-    standby: bool | None = Field(None, description="of a plan: keep the whole network ready here; true when absent")
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> Self:
-        given = [key for key in ("use", "file", "portfolio") if getattr(self, key) is not None]
-        if self.plan is not None and given:
-            raise ValueError(f"'plan' and '{given[0]}' exclude each other; keep one of them")
-        of_plan = [key for key in PLAN_KEYS if getattr(self, key) is not None]
-        if self.plan is None and of_plan:
-            raise ValueError(f"'{of_plan[0]}' belongs to a 'plan'; add the plan or take '{of_plan[0]}' away")
-        if self.portfolio is not None and len(given) > 1:
-            raise ValueError(f"'portfolio' and '{given[0]}' exclude each other; keep one of them")
-        if self.plan is None and not given:
-            raise ValueError(
-                "give either 'use' (a packaged model), 'file' (an ONNX file), 'portfolio' (variants of one) "
-                "or 'plan' (several hosts)"
-            )
-        if given in (["file"], ["portfolio"]) and self.convention is None:
-            raise ValueError("an ONNX file needs 'convention', how its outputs are to be read")
-        return self
-
-    def resolved(self, base: Path) -> ModelConfig:
-        """The same with paths of files taken relative to `base`."""
-        update: dict[str, Any] = {
-            key: base / value.expanduser()
-            for key in ("file", "labels", "portfolio", "plan", "weights", "fleet", "profile", "certs")
-            if isinstance(value := getattr(self, key), Path)
-        }
-        if self.network is not None:
-            update["network"] = _located_network(self.network, base)
-        return self.model_copy(update=update)
-
-
-class ZoneConfig(_Section):
+class ZoneConfig(Section):
     """A polygon in which tracked objects are counted; pixels, or fractions of the frame when all are in 0..1."""
 
     name: Name
@@ -150,12 +74,12 @@ class ZoneConfig(_Section):
         return self
 
 
-class QueryConfig(_Section):
+class QueryConfig(Section):
     """What is wanted: a camera, a model, how often, how soon."""
 
     name: Name | None = Field(None, description="<camera>-<model> when absent")
     camera: Name
-    model: Name
+    model: Name = Field(description="a model or a ladder")
     task: Literal["detection", "classification", "embedding"] | None = Field(
         None, description="when given, the model must be of this task"
     )
@@ -166,6 +90,7 @@ class QueryConfig(_Section):
     classes: tuple[str, ...] | None = Field(None, description="keep only these classes")
     confidence: float = Field(0.3, ge=0, le=1)
     tracker: bool = Field(False, description="follow objects with ByteTrack (detection only)")
+    forecast: bool = Field(False, description="show boxes where their tracks are by now, not where they were found")
     zones: tuple[ZoneConfig, ...] = ()
 
     @property
@@ -177,10 +102,12 @@ class QueryConfig(_Section):
     def _zones_need_tracks(self) -> Self:
         if self.zones and not self.tracker:
             raise ValueError("zones count tracked objects: add 'tracker: true'")
+        if self.forecast and not self.tracker:
+            raise ValueError("a forecast follows tracked objects: add 'tracker: true'")
         return self
 
 
-class BudgetConfig(_Section):
+class BudgetConfig(Section):
     """What the box may use."""
 
     memory: Bytes = Field(256 << 20, description="bytes of model weights held at once")
@@ -194,7 +121,7 @@ class BudgetConfig(_Section):
         return self.threads or max(1, cores - 1)
 
 
-class StoreConfig(_Section):
+class StoreConfig(Section):
     """What is kept of results, and for how long."""
 
     enabled: bool = True
@@ -204,18 +131,19 @@ class StoreConfig(_Section):
     log_bytes: Bytes = Field(256 << 20, description="bytes of event log kept; the oldest segments are dropped beyond")
 
 
-class WebConfig(_Section):
+class WebConfig(Section):
     """The page and the API, on this machine's loopback address only."""
 
     enabled: bool = True
     port: int = Field(8080, ge=0, le=65535, description="0 takes any free port")
 
 
-class BoxConfig(_Section):
+class BoxConfig(Section):
     """The whole file."""
 
     cameras: tuple[CameraConfig, ...] = Field(min_length=1)
     models: tuple[ModelConfig, ...] = Field(min_length=1)
+    ladders: tuple[LadderConfig, ...] = ()
     queries: tuple[QueryConfig, ...] = Field(min_length=1)
     budget: BudgetConfig = BudgetConfig()
     policy: str = "edf-lru"
@@ -228,24 +156,37 @@ class BoxConfig(_Section):
     def _names_fit(self) -> Self:
         for kind, names in (
             ("cameras", [camera.name for camera in self.cameras]),
-            ("models", [model.name for model in self.models]),
+            ("models and ladders", [*(model.name for model in self.models), *(ladder.name for ladder in self.ladders)]),
             ("queries", [query.key for query in self.queries]),
         ):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise ValueError(f"{kind}: two are named {twice[0]!r}; give each its own 'name'")
+        models = [model.name for model in self.models]
         for query in self.queries:
             _known("camera", query, [camera.name for camera in self.cameras])
-            _known("model", query, [model.name for model in self.models])
+            _known("model", query, [*models, *(ladder.name for ladder in self.ladders)])
+        for ladder in self.ladders:
+            for name in ladder.models:
+                if name not in models:
+                    raise ValueError(f"ladder {ladder.name!r} lists model {name!r}; {nearest(name, models)}")
         return self
+
+    def ladder(self, name: str) -> LadderConfig | None:
+        """The ladder of that name, None when there is none."""
+        return next((ladder for ladder in self.ladders if ladder.name == name), None)
 
     def resolved(self, base: Path) -> BoxConfig:
         """The same with paths of files taken relative to `base`, the folder of the YAML file."""
         models = tuple(model.resolved(base) for model in self.models)
+        ladders = tuple(
+            ladder.model_copy(update={"calibration": base / ladder.calibration.expanduser()}) for ladder in self.ladders
+        )
         cameras = tuple(camera.model_copy(update={"source": _located(camera.source, base)}) for camera in self.cameras)
         cache = base / self.cache.expanduser() if self.cache else None
         data = base / self.data.expanduser()
-        return self.model_copy(update={"models": models, "cameras": cameras, "data": data, "cache": cache})
+        update = {"models": models, "ladders": ladders, "cameras": cameras, "data": data, "cache": cache}
+        return self.model_copy(update=update)
 
 
 def _known(field: str, query: QueryConfig, names: Sequence[str]) -> None:
@@ -261,14 +202,6 @@ def _located(source: str, base: Path) -> str:
     if re.match(r"^[a-z][a-z0-9+.\-]*:", source, re.IGNORECASE) or source.isdigit():
         return source
     return str(base / Path(source).expanduser())
-
-
-def _located_network(network: str, base: Path) -> str:
-    """The file that a network's name holds relative to `base`: nets.py:NAME, NAME=FILE, config.json; else as it is."""
-    name, equals, file = network.rpartition("=")
-    if equals or ".py:" in file or file.endswith(".json") or "/" in file:
-        return f"{name}{equals}{base / Path(file).expanduser()}"
-    return network
 
 
 def schema() -> dict[str, Any]:

@@ -26,6 +26,7 @@ __all__ = [
     "FrameArrived",
     "Inferred",
     "Loaded",
+    "Second",
     "Switched",
     "Waited",
 ]
@@ -33,12 +34,17 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class FrameArrived:
-    """A camera delivered a frame; `content` is its place in the recording (see `Frame.content_index`)."""
+    """A camera delivered a frame; `content` is its place in the recording (see `Frame.content_index`).
+
+    width, height: of the picture, pixels; 0 when unknown.
+    """
 
     time_ns: int
     camera: str
     frame: int
     content: int
+    width: int = 0
+    height: int = 0
     kind: Literal["frame"] = "frame"
 
 
@@ -64,14 +70,28 @@ class Decided:
 
 
 @dataclass(frozen=True, slots=True)
+class Second:
+    """What another model said of the same pictures (see `Infer.also`), and the nanoseconds it took."""
+
+    model: str
+    took_ns: int
+    results: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Inferred:
-    """Jobs were answered. `results` holds one result per job, in the JSON form of its kind."""
+    """Jobs were answered. `results` holds one result per job, in the JSON form of its kind; `also` what others said.
+
+    expected: of queries that forecast, where the boxes of the answer before were shown at the frame's time.
+    """
 
     time_ns: int
     number: int
     model: str
     jobs: tuple[Job, ...]
     results: tuple[dict[str, Any], ...] = ()
+    also: tuple[Second, ...] = ()
+    expected: tuple[dict[str, Any] | None, ...] = ()
     kind: Literal["inferred"] = "inferred"
 
 

@@ -17,10 +17,10 @@ from dataclasses import replace
 from typing import Protocol
 
 from edgeward.clock import Clock, to_seconds
-from edgeward.serve.actions import Evict, Infer, Load, Switch, Wait
+from edgeward.serve.actions import Choose, Evict, Infer, Load, Switch, Wait
 from edgeward.serve.apply import apply
 from edgeward.serve.events import Decided, Event, Evicted, Waited
-from edgeward.serve.policies import Policy
+from edgeward.serve.policy import Policy
 from edgeward.serve.state import State
 
 __all__ = ["Executor", "Hands", "Observer"]
@@ -122,5 +122,5 @@ class Executor:
                 case Evict():
                     self._hands.evict(action)
                     self._take(Evicted(0, number, action.model))
-                case Wait():
+                case Choose() | Wait():
                     pass

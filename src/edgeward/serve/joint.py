@@ -10,21 +10,27 @@ tried, beyond that a greedy search changes one or two cameras at a time.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+import numpy as np
+import numpy.typing as npt
+
 from edgeward.errors import BudgetError, ConfigError
-from edgeward.serve.selection import Selector, frames_on_screen
+from edgeward.serve.selection import Selector
+from edgeward.serve.staleness import age_shares
 from edgeward.units import format_bytes
 
-__all__ = ["LIMIT", "Assignment", "assign", "exact", "greedy"]
+__all__ = ["LIMIT", "Assignment", "assign", "exact", "greedy", "turn"]
 
 LIMIT = 4096
-Names = tuple[str, ...]
+STEPS = 20.0
+"""Turns that differ by less than one part in so many are taken for equal."""
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -38,37 +44,104 @@ class Assignment:
 
 
 class _Problem:
-    """The cameras in name order, what each may get, and what a combination is worth."""
+    """The cameras in name order, what each may get, and what combinations are worth.
+
+    A combination is a row of numbers: of each camera's options, the one that it gets.
+    """
 
     def __init__(self, cameras: Mapping[str, Selector], now: float, memory: int | None) -> None:
-        self.cameras = [cameras[name] for name in sorted(cameras)]
+        self.names = sorted(cameras)
+        self.cameras = [cameras[name] for name in self.names]
         self.options = [_options(camera, now) for camera in self.cameras]
         self.memory = memory
-        self._value = functools.cache(self._precision)
+        pairs = list(zip(self.cameras, self.options, strict=True))
+        self._seconds = [np.array([camera.latency.seconds[name] for name in names]) for camera, names in pairs]
+        self._periods = np.array([max(1 / camera.rules.fps, camera.rules.period) for camera in self.cameras])
+        known = {name: camera.ladder.rung(name).bytes for camera, names in pairs for name in names}
+        self._models = list(known)
+        self._bytes = np.array(list(known.values()), np.float64)
 
-    def total(self, names: Names) -> float:
-        """Sum of average precisions; minus infinity when the models do not fit in memory together."""
-        if self.memory is not None and self.bytes(names) > self.memory:
-            return -math.inf
-        cycle = self.cycle(names)
-        return math.fsum(
-            self._value(index, name, frames_on_screen(cycle, self.cameras[index].rules.fps))
-            for index, name in enumerate(names)
-        )
+    @property
+    def count(self) -> int:
+        """How many combinations there are."""
+        return math.prod(len(options) for options in self.options)
 
-    def cycle(self, names: Names) -> float:
-        """Seconds until every camera was served once."""
-        return math.fsum(camera.latency.seconds[name] for camera, name in zip(self.cameras, names, strict=True))
+    def every(self) -> IntArray:
+        """All combinations: [n, cameras]."""
+        grid = np.meshgrid(*(np.arange(len(options)) for options in self.options), indexing="ij")
+        return np.stack([axis.ravel() for axis in grid], axis=1)
 
-    def bytes(self, names: Names) -> int:
-        """Bytes of the models together, one that several cameras use once."""
-        pairs = zip(self.cameras, names, strict=True)
-        return sum({name: camera.ladder.rung(name).bytes for camera, name in pairs}.values())
+    def seconds(self, rows: IntArray) -> FloatArray:
+        """Of each camera's answer: [n, cameras]."""
+        return np.stack([each[rows[:, place]] for place, each in enumerate(self._seconds)], axis=1)
 
-    def _precision(self, index: int, name: str, frames: int) -> float:
-        """Worked out once for each number of frames that a turn takes."""
-        camera = self.cameras[index]
-        return camera.precision(name, frames / camera.rules.fps)
+    def bytes(self, rows: IntArray) -> FloatArray:
+        """Of the models together, one that several cameras use once: [n]."""
+        used = np.zeros((len(rows), len(self._models)), np.bool_)
+        for place, options in enumerate(self.options):
+            number = np.array([self._models.index(name) for name in options])
+            used[np.arange(len(rows)), number[rows[:, place]]] = True
+        return np.asarray(used @ self._bytes)
+
+    def totals(self, rows: IntArray) -> FloatArray:
+        """Sum of average precisions: [n]; minus infinity for models that do not fit in memory together."""
+        seconds = self.seconds(rows)
+        steps = np.round(np.log(_turns(seconds, self._periods)) * STEPS)
+        turns = np.exp(steps / STEPS)
+        total = np.zeros(len(rows))
+        for place, period in enumerate(self._periods):
+            # How long others hold the processor up matters to those that keep up with their frames only.
+            longest = np.delete(seconds, place, axis=1).max(axis=1, initial=0.0)
+            waits = np.where(turns <= period, longest, 0.0)
+            # Many combinations are alike for one camera: each kind is worked out once.
+            numbers = (rows[:, place] * 4096.0 + steps) * 1e6 + np.round(waits * 1e4)
+            _, first, which = np.unique(numbers, return_index=True, return_inverse=True)
+            kinds = np.stack([rows[first, place], np.maximum(turns[first], period), waits[first]], axis=1)
+            total += self._worth(place, kinds)[which]
+        if self.memory is not None:
+            total[self.bytes(rows) > self.memory] = -math.inf
+        return total
+
+    def _worth(self, place: int, kinds: FloatArray) -> FloatArray:
+        """Average precision of a camera: [n] from rows of (option, seconds of a turn, longest wait) [n, 3]."""
+        camera, option = self.cameras[place], kinds[:, 0].astype(int)
+        if camera.rules.own_frame:
+            names = self.options[place]
+            return np.array([camera.precision(names[int(one)], turn, wait) for one, turn, wait in kinds])
+        seconds, fps = self._seconds[place][option], camera.rules.fps
+        shares = age_shares(seconds * fps, np.maximum(kinds[:, 1], seconds) * fps, kinds[:, 2] * fps)
+        ages = np.arange(shares.shape[1], dtype=np.float64)
+        curves = np.stack([camera.precisions(name, ages) for name in self.options[place]])
+        return np.asarray((shares * curves[option]).sum(axis=1))
+
+    def row(self, names: Iterable[str]) -> IntArray | None:
+        """The combination of these models as one row, None when one of them may not be had."""
+        pairs = list(zip(names, self.options, strict=True))
+        if any(name not in options for name, options in pairs):
+            return None
+        return np.array([[options.index(name) for name, options in pairs]])
+
+
+def turn(seconds: Sequence[float], periods: Sequence[float]) -> float:
+    """Seconds after which each camera is served again by a processor that always serves the one waiting longest.
+
+    seconds: of one answer of each camera. periods: between its frames; who has no new frame is passed over, so that the
+    others come round sooner. The shares of time that all take, seconds over the longer of period and turn, make 1; when
+    they make less the processor keeps up with all, and the turn is the longest answer.
+    """
+    return float(_turns(np.array([seconds]), np.array(periods))[0])
+
+
+def _turns(seconds: FloatArray, periods: FloatArray) -> FloatArray:
+    """`turn` of many combinations: [n] from seconds [n, cameras] and periods [cameras]."""
+    busy, left = seconds.sum(axis=1), np.ones(len(seconds))
+    found = np.full(len(seconds), np.nan)
+    for place in np.argsort(-periods, kind="stable"):
+        # Who has frames seldom keeps up if anyone does: the others share what it leaves.
+        full = np.isnan(found) & (busy > left * periods[place])
+        found[full] = busy[full] / left[full]
+        left, busy = left - seconds[:, place] / periods[place], busy - seconds[:, place]
+    return np.asarray(np.fmax(found, seconds.max(axis=1)))
 
 
 def assign(cameras: Mapping[str, Selector], now: float, memory: int | None = None) -> Assignment:
@@ -80,27 +153,27 @@ def assign(cameras: Mapping[str, Selector], now: float, memory: int | None = Non
     Raises ConfigError without cameras, BudgetError when no combination fits in memory.
     """
     problem = _problem(cameras, now, memory)
-    count = math.prod(len(options) for options in problem.options)
-    best = _exact(problem) if count <= LIMIT else _greedy(problem)
-    held = tuple(camera.active for camera in problem.cameras)
-    how = f"the best of all {count} combinations" if count <= LIMIT else f"the best found of {count} combinations"
-    if all(name in options for name, options in zip(held, problem.options, strict=True)):
+    best = _exact(problem) if problem.count <= LIMIT else _greedy(problem)
+    how = f"the best {'of all' if problem.count <= LIMIT else 'found of'} {problem.count} combinations"
+    held = problem.row(camera.active for camera in problem.cameras)
+    if held is not None:
         margin = max(camera.rules.margin for camera in problem.cameras)
-        if problem.total(best) <= (1 + margin) * problem.total(held):
+        total, before = problem.totals(np.concatenate([best, held]))
+        if total <= (1 + margin) * before:
             best, how = held, f"no other combination is {100 * margin:g} % better"
-    return _assignment(problem, cameras, best, how)
+    return _assignment(problem, best, how)
 
 
 def exact(cameras: Mapping[str, Selector], now: float, memory: int | None = None) -> Assignment:
     """The best of all combinations, however many. Raises as `assign` does."""
     problem = _problem(cameras, now, memory)
-    return _assignment(problem, cameras, _exact(problem), "the best of all combinations")
+    return _assignment(problem, _exact(problem), "the best of all combinations")
 
 
 def greedy(cameras: Mapping[str, Selector], now: float, memory: int | None = None) -> Assignment:
     """A combination that no change of one or two cameras improves. Raises as `assign` does."""
     problem = _problem(cameras, now, memory)
-    return _assignment(problem, cameras, _greedy(problem), "no change of two cameras improves it")
+    return _assignment(problem, _greedy(problem), "no change of two cameras improves it")
 
 
 def _problem(cameras: Mapping[str, Selector], now: float, memory: int | None) -> _Problem:
@@ -109,54 +182,61 @@ def _problem(cameras: Mapping[str, Selector], now: float, memory: int | None) ->
     return _Problem(cameras, now, memory)
 
 
-def _options(camera: Selector, now: float) -> Names:
+def _options(camera: Selector, now: float) -> tuple[str, ...]:
     names = tuple(sorted(rung.name for rung in camera.available(now)))
     return (camera.active,) if camera.active in names and now - camera.since < camera.rules.dwell else names
 
 
-def _exact(problem: _Problem) -> Names:
-    return max(itertools.product(*problem.options), key=problem.total)
+def _exact(problem: _Problem) -> IntArray:
+    rows = problem.every()
+    return rows[[problem.totals(rows).argmax()]]
 
 
-def _greedy(problem: _Problem) -> Names:
+def _greedy(problem: _Problem) -> IntArray:
     """Climbs from every model for all cameras, and from the fastest of each."""
-    fastest = tuple(
+    fastest = [
         min(options, key=lambda name: camera.latency.seconds[name])
         for camera, options in zip(problem.cameras, problem.options, strict=True)
-    )
+    ]
     every = sorted({name for options in problem.options for name in options})
-    starts = {
-        tuple(name if name in options else quick for options, quick in zip(problem.options, fastest, strict=True))
+    starts = [fastest] + [
+        [name if name in options else quick for options, quick in zip(problem.options, fastest, strict=True)]
         for name in every
-    }
-    return max((_climbed(problem, start) for start in sorted({fastest, *starts})), key=problem.total)
+    ]
+    ends = np.concatenate([_climbed(problem, row) for names in starts if (row := problem.row(names)) is not None])
+    return ends[[problem.totals(ends).argmax()]]
 
 
-def _climbed(problem: _Problem, names: Names) -> Names:
-    total = problem.total(names)
+def _climbed(problem: _Problem, row: IntArray) -> IntArray:
+    total = problem.totals(row)[0]
     while True:
-        better = max(_neighbours(problem, names), key=problem.total, default=names)
-        if problem.total(better) <= total:
-            return names
-        names, total = better, problem.total(better)
+        near = _neighbours(problem, row)
+        totals = problem.totals(near)
+        best = int(totals.argmax())
+        if totals[best] <= total:
+            return row
+        row, total = near[[best]], totals[best]
 
 
-def _neighbours(problem: _Problem, names: Names) -> Iterable[Names]:
-    """All that differ in one camera, and in two."""
-    places = range(len(names))
+def _neighbours(problem: _Problem, row: IntArray) -> IntArray:
+    """The combination itself, and all that differ in one or two cameras."""
+    found, places = [row], range(len(problem.options))
     for changed in itertools.chain(((place,) for place in places), itertools.combinations(places, 2)):
-        for others in itertools.product(*(problem.options[place] for place in changed)):
-            moved = dict(zip(changed, others, strict=True))
-            yield tuple(moved.get(place, name) for place, name in enumerate(names))
+        grid = np.meshgrid(*(np.arange(len(problem.options[place])) for place in changed), indexing="ij")
+        rows = np.repeat(row, grid[0].size, axis=0)
+        rows[:, list(changed)] = np.stack([axis.ravel() for axis in grid], axis=1)
+        found.append(rows)
+    return np.concatenate(found)
 
 
-def _assignment(problem: _Problem, cameras: Mapping[str, Selector], names: Names, how: str) -> Assignment:
-    total = problem.total(names)
+def _assignment(problem: _Problem, row: IntArray, how: str) -> Assignment:
+    total = float(problem.totals(row)[0])
     if total == -math.inf:
         raise BudgetError(
             f"no combination of models fits in {format_bytes(problem.memory or 0)}; the one found needs "
-            f"{format_bytes(problem.bytes(names))}; raise the memory or take models off the ladders"
+            f"{format_bytes(int(problem.bytes(row)[0]))}; raise the memory or take models off the ladders"
         )
-    cycle = problem.cycle(names)
-    reason = f"{how}: {total / len(names):.3f} on average, each camera every {1000 * cycle:.0f} ms"
-    return Assignment(MappingProxyType(dict(zip(sorted(cameras), names, strict=True))), total, cycle, reason)
+    cycle = float(_turns(problem.seconds(row), problem._periods)[0])
+    reason = f"{how}: {total / len(problem.names):.3f} on average, each camera every {1000 * cycle:.0f} ms"
+    names = {name: options[place] for name, options, place in zip(problem.names, problem.options, row[0], strict=True)}
+    return Assignment(MappingProxyType(names), total, cycle, reason)

@@ -20,6 +20,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from edgeward.errors import ConfigError, nearest
 from edgeward.profile.file import replace_text
+from edgeward.serve.certainty import UNCHANGED
 
 __all__ = ["FORMAT", "Ladder", "Rung", "dominated", "load_ladder", "save_ladder"]
 
@@ -34,7 +35,9 @@ class Rung:
 
     accuracy: average precision at an IoU of 0.5 on fresh frames, by size bin, 0..1. seconds: median of one inference on
     the idle device. load_seconds: until it can answer when it is not in memory. bytes: in memory. static_iou: mean
-    overlap of its boxes of an object that does not move in two frames; they jitter.
+    overlap of its boxes of an object that does not move in two frames; they jitter. certainty: slope and offset that
+    make its scores comparable with those of other rungs (see `edgeward.serve.certainty`). fit: mean overlap of its
+    right boxes with their objects, over 0.5.
 
     Raises ConfigError for a figure out of its range.
     """
@@ -47,9 +50,12 @@ class Rung:
     load_seconds: float = 0.0
     bytes: int = 0
     static_iou: float = 0.8
+    certainty: tuple[float, float] = UNCHANGED
+    fit: float = 0.75
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "accuracy", tuple(self.accuracy))
+        object.__setattr__(self, "certainty", tuple(self.certainty))
         if not self.name:
             raise ConfigError("a rung has no name; give each model of the ladder a name of its own")
         for figure in self.accuracy:
@@ -66,6 +72,13 @@ class Rung:
 
         if not 0 < self.static_iou <= 1:
             raise ConfigError(f"rung {self.name!r}: static_iou {self.static_iou} is not over 0 and at most 1; {AGAIN}")
+        if not 0.5 < self.fit <= 1:
+            raise ConfigError(f"rung {self.name!r}: fit {self.fit} is not over 0.5 and at most 1; {AGAIN}")
+        slope, offset = self.certainty
+        if not 0 < slope < math.inf or not math.isfinite(offset):
+            raise ConfigError(
+                f"rung {self.name!r}: certainty {self.certainty} needs a slope over 0 and a finite offset; {AGAIN}"
+            )
 
     @property
     def mean(self) -> float:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Self
 
 __all__ = ["Latency"]
@@ -25,12 +24,12 @@ class Latency:
     """seconds: estimated seconds of one inference, by model. ran: when each ended last, absent if it never ran."""
 
     seconds: Mapping[str, float]
-    ran: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    ran: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def nominal(cls, seconds: Mapping[str, float]) -> Self:
         """As calibrated on the idle device."""
-        return cls(MappingProxyType(dict(seconds)))
+        return cls(dict(seconds))
 
     def observed(self, name: str, seconds: float, now: float) -> Self:
         """After `name` took so many seconds, until `now`.
@@ -44,4 +43,4 @@ class Latency:
         new = seconds if first or name not in self.ran else (1 - WEIGHT) * self.seconds[name] + WEIGHT * seconds
         common = new / self.seconds[name] if first or name in fresh else 1.0
         scaled = {other: value * common for other, value in self.seconds.items()} | {name: new}
-        return type(self)(MappingProxyType(scaled), MappingProxyType(ran))
+        return type(self)(scaled, ran)

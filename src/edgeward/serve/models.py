@@ -21,7 +21,7 @@ import numpy.typing as npt
 import platformdirs
 
 from edgeward.errors import ConfigError, ModelError
-from edgeward.serve.config import ModelConfig
+from edgeward.serve.modelconfig import ModelConfig
 from edgeward.serve.state import ModelSpec
 from edgeward.vision.card import ModelCard
 from edgeward.vision.conventions import CONVENTIONS, convention
@@ -121,7 +121,7 @@ def resolve_model(config: ModelConfig, store: WeightStore, cache: Path, provider
     """
     try:
         if config.use is not None:
-            path, card = portable_onnx(config.use, config.file, cache / "models")
+            path, card = portable_onnx(config.use, config.file, cache / "models", *_sides(config))
             file = user_onnx(path)
         else:
             assert config.file is not None
@@ -134,6 +134,17 @@ def resolve_model(config: ModelConfig, store: WeightStore, cache: Path, provider
         raise type(error)(f"model {config.name!r}: {error}") from error
     dynamic = not isinstance(file.input_shape[0], int)
     return StoredModel(config.name, card, config.max_batch if dynamic else 1, packed.tensor_bytes, packed, store)
+
+
+def _sides(config: ModelConfig) -> tuple[int | None, int | None]:
+    """Height and width that a packaged model is asked to have; ConfigError when it is asked to be fed otherwise."""
+    fixed = sorted(config.input.model_dump(exclude_none=True).keys() - {"height", "width"})
+    if fixed:
+        raise ConfigError(
+            f"'input.{fixed[0]}' does not go with 'use': {config.use!r} knows how it is fed; of 'input' keep 'height' "
+            "and 'width' only"
+        )
+    return config.input.height, config.input.width
 
 
 def check_card(config: ModelConfig, card: ModelCard, output_shapes: Sequence[Shape]) -> None:

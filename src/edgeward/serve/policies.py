@@ -9,56 +9,45 @@ runs one inference at a time, the loader one load; both work at once.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
 from edgeward.errors import ConfigError, nearest
 from edgeward.serve.actions import Action, Evict, Infer, Job, Load, Switch, Wait
+from edgeward.serve.laddering import Laddering
+from edgeward.serve.policy import (
+    FirstOf,
+    Policy,
+    deadlines_by_model,
+    fits,
+    loadable,
+    model_of,
+    usable,
+    waiting_jobs,
+    wanted,
+)
 from edgeward.serve.state import ModelState, State, union_bytes
+from edgeward.serve.turns import costliest
 from edgeward.serve.watch import better, worse
 
 __all__ = [
     "POLICIES",
     "EarliestDeadlineFirst",
-    "FirstOf",
     "LeastRecentlyUsed",
     "LoadSwitching",
     "OldestFirst",
-    "Policy",
     "Retry",
     "StaticResidency",
     "policy_named",
-    "waiting_jobs",
 ]
-
-
-class Policy(ABC):
-    """Decides the next action."""
-
-    @abstractmethod
-    def next(self, state: State) -> Action | None:
-        """The action to begin now, or None when there is nothing to do."""
-
-
-class FirstOf(Policy):
-    """Asks each policy in turn and takes the first answer."""
-
-    def __init__(self, *policies: Policy) -> None:
-        self.policies = policies
-
-    def next(self, state: State) -> Action | None:
-        for policy in self.policies:
-            action = policy.next(state)
-            if action is not None:
-                return action
-        return None
 
 
 class EarliestDeadlineFirst(Policy):
     """Answers the job whose deadline comes first, of those whose model is in memory.
 
+    A frame that took the place of an older one takes over its turn, so that no camera waits for ever. When all that
+    wait have ladders, and none is overdue, the order is that which costs least accuracy (see `edgeward.serve.turns`).
     Jobs of other cameras for the same model join the batch while the batch is still expected to
     end before the earliest deadline in it. EDF: Liu and Layland, JACM 1973, section 7.
     """
@@ -66,24 +55,34 @@ class EarliestDeadlineFirst(Policy):
     def next(self, state: State) -> Action | None:
         if state.processor is not None:
             return None
-        ready = [job for job in waiting_jobs(state) if _usable(state.models[_model_of(state, job)], state)]
+        ready = [job for job in waiting_jobs(state) if usable(state.models[model_of(state, job)], state)]
         if not ready:
             return None
-        first = min(ready, key=self.urgency)
-        model = state.models[_model_of(state, first)]
-        same = sorted((job for job in ready if _model_of(state, job) == model.spec.name), key=self.urgency)
-        return Infer(model.spec.name, _batch(same, model, state.now_ns), model.variant)
+        first = self.first(state, ready)
+        model = state.models[model_of(state, first)]
+        others = (job for job in ready if job is not first and model_of(state, job) == model.spec.name)
+        same = [first, *sorted(others, key=self.urgency)]
+        also = state.queries[first.query].also
+        jobs = (first,) if also else _batch(same, model, state.now_ns)
+        return Infer(model.spec.name, jobs, model.variant, also)
+
+    def first(self, state: State, ready: Sequence[Job]) -> Job:
+        """The job that is answered next, of those that can be."""
+        return costliest(state, ready) or min(ready, key=self.urgency)
 
     def urgency(self, job: Job) -> tuple[int, int, str]:
         """Sort key: what comes first is answered first; ties are broken so that the order is total."""
-        return (job.deadline_ns, job.arrived_ns, job.query)
+        return (job.turn_ns, job.arrived_ns, job.query)
 
 
 class OldestFirst(EarliestDeadlineFirst):
     """Answers in the order of arrival: the baseline that knows no deadlines."""
 
+    def first(self, state: State, ready: Sequence[Job]) -> Job:
+        return min(ready, key=self.urgency)
+
     def urgency(self, job: Job) -> tuple[int, int, str]:
-        return (job.arrived_ns, 0, job.query)
+        return (job.turn_ns - job.deadline_ns + job.arrived_ns, 0, job.query)
 
 
 class LeastRecentlyUsed(Policy):
@@ -97,11 +96,11 @@ class LeastRecentlyUsed(Policy):
     def next(self, state: State) -> Action | None:
         if state.loader is not None:
             return None
-        urgency = _deadlines_by_model(state)
-        absent = [name for name, model in state.models.items() if _loadable(model, state) and _wanted(name, state)]
+        urgency = deadlines_by_model(state)
+        absent = [name for name, model in state.models.items() if loadable(model, state) and wanted(name, state)]
         absent = [name for name in absent if name in urgency or state.models[name].loads == 0]
         for name in sorted(absent, key=lambda name: (name not in urgency, urgency.get(name, 0), name)):
-            if _fits(state, name):
+            if fits(state, name):
                 return Load(name, state.models[name].variant)
             victim = self._victim(state, name, urgency) if name in urgency else None
             if victim is not None:
@@ -115,7 +114,7 @@ class LeastRecentlyUsed(Policy):
             for name, model in state.models.items()
             if model.status == "resident"
             and name != running
-            and not (name in urgency and urgency[name] <= urgency[wanted] and _usable(model, state))
+            and not (name in urgency and urgency[name] <= urgency[wanted] and usable(model, state))
         ]
         return min(candidates, key=lambda name: (state.models[name].used_ns, name), default=None)
 
@@ -126,8 +125,8 @@ class StaticResidency(Policy):
     def next(self, state: State) -> Action | None:
         if state.loader is not None:
             return None
-        names = sorted(name for name, model in state.models.items() if _loadable(model, state) and _wanted(name, state))
-        return next((Load(name, state.models[name].variant) for name in names if _fits(state, name)), None)
+        names = sorted(name for name, model in state.models.items() if loadable(model, state) and wanted(name, state))
+        return next((Load(name, state.models[name].variant) for name in names if fits(state, name)), None)
 
 
 class LoadSwitching(Policy):
@@ -164,7 +163,7 @@ def _change(state: State, name: str, to: str) -> Action | None:
     if union_bytes([*others, target]) > state.budget_bytes:
         return None
     if model.status == "absent":
-        return Load(name, to) if name in _deadlines_by_model(state) else None
+        return Load(name, to) if name in deadlines_by_model(state) else None
     if union_bytes([*others, model.spec, target]) <= state.budget_bytes:
         return Switch(name, to)
     running = state.processor.action.model if state.processor else None
@@ -179,41 +178,6 @@ class Retry(Policy):
             return None
         times = [model.retry_ns for model in state.models.values() if model.retry_ns > state.now_ns]
         return Wait(min(times)) if times else None
-
-
-def waiting_jobs(state: State) -> Iterable[Job]:
-    """All jobs that wait."""
-    return (job for query in state.queries.values() for job in query.jobs)
-
-
-def _model_of(state: State, job: Job) -> str:
-    return state.queries[job.query].spec.model
-
-
-def _usable(model: ModelState, state: State) -> bool:
-    return model.status == "resident" and model.retry_ns <= state.now_ns
-
-
-def _loadable(model: ModelState, state: State) -> bool:
-    return model.status == "absent" and model.retry_ns <= state.now_ns
-
-
-def _wanted(name: str, state: State) -> bool:
-    return any(query.spec.model == name for query in state.queries.values())
-
-
-def _fits(state: State, name: str) -> bool:
-    held = [model.spec for model in state.models.values() if model.status != "absent"]
-    return union_bytes([*held, state.models[name].spec]) <= state.budget_bytes
-
-
-def _deadlines_by_model(state: State) -> dict[str, int]:
-    """The earliest waiting deadline of each model that has waiting jobs."""
-    earliest: dict[str, int] = {}
-    for job in waiting_jobs(state):
-        model = _model_of(state, job)
-        earliest[model] = min(job.deadline_ns, earliest.get(model, job.deadline_ns))
-    return earliest
 
 
 def _batch(jobs: list[Job], model: ModelState, now_ns: int) -> tuple[Job, ...]:
@@ -247,9 +211,9 @@ def _expected_ns(model: ModelState, batch: int) -> int | None:
 
 POLICIES: Mapping[str, Policy] = MappingProxyType(
     {
-        "edf-lru": FirstOf(LoadSwitching(), EarliestDeadlineFirst(), LeastRecentlyUsed(), Retry()),
+        "edf-lru": FirstOf(LoadSwitching(), Laddering(), EarliestDeadlineFirst(), LeastRecentlyUsed(), Retry()),
         "edf-static": FirstOf(EarliestDeadlineFirst(), StaticResidency(), Retry()),
-        "fifo-lru": FirstOf(LoadSwitching(), OldestFirst(), LeastRecentlyUsed(), Retry()),
+        "fifo-lru": FirstOf(LoadSwitching(), Laddering(), OldestFirst(), LeastRecentlyUsed(), Retry()),
     }
 )
 """The policies that can be named in a box file and given to `edgeward replay --policy`."""

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from edgeward.errors import EdgewardError, ModelError
 from edgeward.profile.variant import Portfolio, Variant, load_portfolio
-from edgeward.serve.config import ModelConfig
+from edgeward.serve.modelconfig import ModelConfig
 from edgeward.serve.models import Engine, ServedModel, StoredModel, resolve_model
 from edgeward.serve.state import ModelSpec, VariantSpec
 from edgeward.vision.results import FloatArray

@@ -192,5 +192,5 @@ def _accuracy(
                 result = result_from_json(record) if record is not None else None
                 if isinstance(result, Detections):
                     answers.append(Answer(event.time_ns, job.frame, result))
-        scores[name] = accuracy(arrivals, answers, truth, labels[name])
+        scores[name] = accuracy(arrivals, answers, truth, labels[name], query.spec.forecast)
     return scores

@@ -18,12 +18,14 @@ __all__ = [
     "BoxView",
     "CameraReport",
     "EventItem",
+    "LadderReport",
     "LiveFrame",
     "MemoryReport",
     "MemoryShare",
     "ModelReport",
     "Overlay",
     "QueryReport",
+    "RungReport",
     "Span",
     "ZoneReport",
 ]
@@ -83,8 +85,34 @@ class ZoneReport(_Value):
     inside: int
 
 
+class RungReport(_Value):
+    """One model of a ladder as the box sees it now.
+
+    relative: expected accuracy on screen over that of the model in charge, None where it is not estimated. seconds:
+    what one inference is expected to take. out: why it is not chosen at the moment, "" when it may be.
+    """
+
+    model: str
+    relative: float | None
+    seconds: float | None
+    out: str = ""
+
+
+class LadderReport(_Value):
+    """What a query chooses from. why: the newest reason in words; switches: changes since the start."""
+
+    name: str
+    rule: str
+    why: str
+    switches: int
+    rungs: tuple[RungReport, ...]
+
+
 class QueryReport(_Value):
-    """One query. due = frames the query asked for; in_time + late + skipped + waiting = due."""
+    """One query. due = frames the query asked for; in_time + late + skipped + waiting = due.
+
+    model: the one that answers now, of a ladder the one in charge.
+    """
 
     name: str
     camera: str
@@ -102,6 +130,7 @@ class QueryReport(_Value):
     staleness_seconds: float | None
     zones: tuple[ZoneReport, ...]
     accuracy: dict[str, float] | None
+    ladder: LadderReport | None = None
 
 
 class MemoryShare(_Value):
@@ -138,14 +167,18 @@ class BoxReport(_Value):
 
 
 class Span(_Value):
-    """One stretch of what a lane did. Spans of one lane never overlap."""
+    """One stretch of what a lane did. Spans of the processor and of the loader never overlap.
 
-    lane: Literal["processor", "loader"]
-    kind: Literal["infer", "load", "evict", "wait"]
+    Those of the ladder are moments at which a model was put in charge; `text` says why.
+    """
+
+    lane: Literal["processor", "loader", "ladder"]
+    kind: Literal["infer", "load", "evict", "wait", "choose"]
     model: str | None
     start_seconds: float
     seconds: float
     frames: int
+    text: str = ""
 
 
 class EventItem(_Value):

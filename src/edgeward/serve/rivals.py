@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_right
+from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 
 from edgeward.errors import ConfigError
-from edgeward.serve.choice import Answer, Choice, Chooser
+from edgeward.serve.choice import Answer, Choice, Chooser, Look
 from edgeward.serve.sizes import sizes
 from edgeward.vision.metrics.overlap import overlap
 from edgeward.vision.results import Detections
@@ -31,8 +32,9 @@ class Fixed(Chooser):
     """One model for ever."""
 
     name: str
+    kind: Literal["fixed"] = "fixed"
 
-    def choice(self, now: float) -> Choice:
+    def choice(self, now: float, resident: Collection[str] = ()) -> Choice:
         return Choice(self.name, "it is the only one")
 
 
@@ -50,6 +52,7 @@ class Thresholds(Chooser):
     height: int
     confidence: float = 0.35
     median: float | None = None
+    kind: Literal["thresholds"] = "thresholds"
 
     def __post_init__(self) -> None:
         if len(self.least) != len(self.names) - 1 or list(self.least) != sorted(self.least, reverse=True):
@@ -57,11 +60,14 @@ class Thresholds(Chooser):
                 f"{len(self.names)} models need {len(self.names) - 1} falling thresholds, not {self.least}"
             )
 
-    def choice(self, now: float) -> Choice:
+    def choice(self, now: float, resident: Collection[str] = ()) -> Choice:
         if self.median is None:
             return Choice(self.names[-1], "no box is seen")
         passed = (name for name, least in zip(self.names, self.least, strict=False) if self.median >= least)
         return Choice(next(passed, self.names[-1]), f"the median box has size {self.median:.3g}")
+
+    def looking(self, look: Look) -> Self:
+        return replace(self, width=look.width, height=look.height)
 
     def observe(self, result: Answer, now: float, seconds: float) -> Self:
         found = sizes(result.boxes[result.boxes.confidence >= self.confidence], self.width, self.height)
@@ -83,8 +89,9 @@ class Periodic(Chooser):
     current: str = ""
     compared: float | None = None
     answers: tuple[Answer, ...] = ()
+    kind: Literal["periodic"] = "periodic"
 
-    def choice(self, now: float) -> Choice:
+    def choice(self, now: float, resident: Collection[str] = ()) -> Choice:
         if self.compared is None or now - self.compared >= self.period:
             return Choice(self.names[-1], "all models are compared", also=self.names[:-1])
         return Choice(self.current, f"it agreed with {self.names[-1]!r} {now - self.compared:.1f} s ago")
@@ -112,8 +119,9 @@ class Random(Chooser):
     names: tuple[str, ...]
     seed: int = 0
     period: float = 0.5
+    kind: Literal["random"] = "random"
 
-    def choice(self, now: float) -> Choice:
+    def choice(self, now: float, resident: Collection[str] = ()) -> Choice:
         lot = random.Random(f"{self.seed}/{int(now / self.period)}")  # noqa: S311 (no secret depends on it)
         return Choice(lot.choice(self.names), "by lot")
 
@@ -124,8 +132,9 @@ class RoundRobin(Chooser):
 
     names: tuple[str, ...]
     period: float = 0.5
+    kind: Literal["round-robin"] = "round-robin"
 
-    def choice(self, now: float) -> Choice:
+    def choice(self, now: float, resident: Collection[str] = ()) -> Choice:
         return Choice(self.names[int(now / self.period) % len(self.names)], "its turn")
 
 
@@ -138,8 +147,9 @@ class Oracle(Chooser):
 
     starts: tuple[float, ...]
     names: tuple[str, ...]
+    kind: Literal["oracle"] = "oracle"
 
-    def choice(self, now: float) -> Choice:
+    def choice(self, now: float, resident: Collection[str] = ()) -> Choice:
         return Choice(self.names[max(bisect_right(self.starts, now) - 1, 0)], "the labels say so")
 
 

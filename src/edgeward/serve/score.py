@@ -14,13 +14,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from edgeward.errors import EdgewardError
 from edgeward.serve.actions import Job
 from edgeward.serve.events import FrameArrived, Inferred
+from edgeward.vision.forecast import Forecast
+from edgeward.vision.labels import relabelled
 from edgeward.vision.metrics import average_precision, coco_map, streaming_ap, tracking_scores
-from edgeward.vision.results import Detections, IntArray, result_from_json
+from edgeward.vision.results import Detections, result_from_json
 from edgeward.vision.truth import Truth
 
 __all__ = ["Answer", "Scorer", "accuracy"]
@@ -41,9 +41,15 @@ class Answer:
 
 
 def accuracy(
-    arrivals: Iterable[FrameArrived], answers: Sequence[Answer], truth: Truth, labels: Sequence[str]
+    arrivals: Iterable[FrameArrived],
+    answers: Sequence[Answer],
+    truth: Truth,
+    labels: Sequence[str],
+    forecast: bool = False,
 ) -> dict[str, float]:
     """Figures of one query; see docs/accuracy.md for their definitions.
+
+    forecast: whether boxes are shown where their tracks are by now.
 
     ap50, map: of the answered frames alone, as if time did not matter.
     streaming_ap50: every frame of the source against the newest answer ready when it arrived.
@@ -51,7 +57,7 @@ def accuracy(
     """
     times = {event.frame: event.time_ns for event in arrivals if event.frame == event.content < truth.frames}
     kept = [
-        Answer(answer.time_ns, answer.frame, _as_truth_classes(answer.boxes, labels, truth.labels))
+        Answer(answer.time_ns, answer.frame, relabelled(answer.boxes, labels, truth.labels))
         for answer in answers
         if answer.frame in times
     ]
@@ -64,7 +70,7 @@ def accuracy(
         "answered": len(boxes) / len(times),
         "ap50": average_precision(boxes, truth, iou=0.5, frames=frames),
         "map": coco_map(boxes, truth, frames=frames),
-        "streaming_ap50": streaming_ap(times, finished, truth).ap,
+        "streaming_ap50": streaming_ap(times, finished, truth, forecast=Forecast.start() if forecast else None).ap,
     }
     if all(answer.boxes.tracker_id is not None for answer in kept):
         try:
@@ -78,10 +84,14 @@ def accuracy(
 
 @dataclass
 class Scorer:
-    """Collects one camera's arrivals and answers while the box runs; `scores` is cheap to ask for."""
+    """Collects one camera's arrivals and answers while the box runs; `scores` is cheap to ask for.
+
+    forecasts: queries whose boxes are shown where their tracks are by now.
+    """
 
     truth: Truth
     labels: Mapping[str, Sequence[str]]
+    forecasts: frozenset[str] = frozenset()
     _arrivals: list[FrameArrived] = field(default_factory=list)
     _answers: dict[str, list[Answer]] = field(default_factory=dict)
     _scores: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -125,15 +135,6 @@ class Scorer:
             arrivals = list(self._arrivals)
             answers = {query: list(each) for query, each in self._answers.items()}
         self._scores = {
-            query: accuracy(arrivals, each, self.truth, self.labels[query]) for query, each in answers.items()
+            query: accuracy(arrivals, each, self.truth, self.labels[query], query in self.forecasts)
+            for query, each in answers.items()
         }
-
-
-def _as_truth_classes(boxes: Detections, labels: Sequence[str], wanted: Sequence[str]) -> Detections:
-    """Boxes with the truth's class numbers; boxes of classes that it does not annotate are left out."""
-    numbers = {name: number for number, name in enumerate(wanted)}
-    table: IntArray = np.array([numbers.get(name, -1) for name in labels] or [0], np.int32)
-    classes = np.where(boxes.class_id < len(table), table[np.minimum(boxes.class_id, len(table) - 1)], -1)
-    kept = classes >= 0
-    ids = None if boxes.tracker_id is None else boxes.tracker_id[kept]
-    return Detections(boxes.xyxy[kept], boxes.confidence[kept], classes[kept], ids)

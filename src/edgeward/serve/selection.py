@@ -11,20 +11,24 @@ rung finds of the object sizes in view, times what boxes of the age it causes ar
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 
 from edgeward.errors import BudgetError, ConfigError
-from edgeward.serve.choice import Answer, Choice, Chooser
+from edgeward.serve.choice import Answer, Choice, Chooser, Look
+from edgeward.serve.evidence import Drift, Evidence, expected_area
 from edgeward.serve.ladder import Ladder, Rung, dominated
 from edgeward.serve.latency import Latency
+from edgeward.serve.looks import candidate, left_after
+from edgeward.serve.rules import Out, Rules
 from edgeward.serve.sizes import SizeHistogram, counts, size_bins, sizes
-from edgeward.serve.staleness import Motion, Retention, matched
+from edgeward.serve.staleness import Ages, FloatArray, Retention, matched
 from edgeward.units import format_bytes, format_seconds
 
 __all__ = ["Out", "Rules", "Selector", "frames_on_screen"]
@@ -33,53 +37,12 @@ EPSILON = 0.05
 """Frames by which a latency may miss a whole number of frames and still count as that number."""
 
 
-@dataclass(frozen=True)
-class Rules:
-    """What is asked of a selector. Times are seconds.
-
-    fps, width, height: of the camera, pixels. margin: by how much better another rung must be before it is taken.
-    dwell: how long a rung stays at least. horizon: over how long a switch must pay for the time its load takes.
-    probe_share: of the processor's time that looks of the strongest rung may take; 0 for none.
-    memory: bytes for one rung, None for no limit. retry: how long a rung that failed is left alone, doubled each time.
-    own_frame: whether an answer that is there before the next frame is shown with its own frame.
-    confidence: least score of a box that counts. memory_seconds: in which the scene changes.
-    debias: whether counts are divided by what the model can see.
-    """
-
-    fps: float
-    width: int
-    height: int
-    margin: float = 0.03
-    dwell: float = 0.3
-    horizon: float = 2.0
-    probe_share: float = 0.02
-    memory: int | None = None
-    retry: float = 10.0
-    own_frame: bool = True
-    confidence: float = 0.35
-    memory_seconds: float = 0.3
-    debias: bool = True
-    motion: Motion = field(default_factory=Motion)
-
-    def __post_init__(self) -> None:
-        for name in ("fps", "width", "height", "horizon", "retry", "memory_seconds"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be a number over 0")
-        for name in ("margin", "dwell"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be a number of at least 0")
-        for name in ("probe_share", "confidence"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")
-
-
-@dataclass(frozen=True)
-class Out:
-    """A rung that left the ladder: why, when it may come back, and its failures in a row."""
-
-    why: str
-    until: float
-    failures: int
+TURN_WEIGHT = 0.2
+"""Of a new turn in the moving average."""
+NEARLY = 0.5
+"""Frames by which a span may be missed."""
+PACE_CHANGE = 0.1
+"""Share by which a camera's frames per second must differ to count as another pace."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +50,8 @@ class Selector(Chooser):
     """What is known of the scene, the load and the rungs.
 
     active: the rung in charge, "" before the first choice; since: when it was taken. switches: changes so far.
-    out: rungs that failed. last: the newest answer.
+    out: rungs that failed. last: the newest answer; anchor: an earlier one, which motion is told from. turn: seconds
+    from one answered frame to the next, mean. credit: what looks may cost, as of the last look and when that was.
     """
 
     ladder: Ladder
@@ -95,12 +59,17 @@ class Selector(Chooser):
     histogram: SizeHistogram
     retention: Retention
     latency: Latency
+    evidence: Evidence
     active: str = ""
     since: float = 0.0
     began: float | None = None
     switches: int = 0
-    out: Mapping[str, Out] = field(default_factory=lambda: MappingProxyType({}))
+    out: Mapping[str, Out] = field(default_factory=dict)
     last: Answer | None = None
+    anchor: Answer | None = None
+    turn: float = 0.0
+    credit: tuple[float, float] = (0.0, 0.0)
+    kind: Literal["precision"] = "precision"
 
     @classmethod
     def start(cls, ladder: Ladder, rules: Rules) -> Self:
@@ -117,6 +86,7 @@ class Selector(Chooser):
             SizeHistogram.unknown(ladder.bins),
             Retention.assumed(ladder.bins, rules.motion),
             Latency.nominal({rung.name: rung.seconds for rung in ladder.rungs}),
+            Evidence.none(tuple(rung.name for rung in ladder.rungs), rules.drift or Drift()),
         )
 
     def observe(self, result: Answer, now: float, seconds: float) -> Self:
@@ -124,20 +94,29 @@ class Selector(Chooser):
         rung, rules = self.ladder.rung(result.rung), self.rules
         if not 0 < seconds < math.inf:
             raise ConfigError(f"{result.rung!r} took {seconds} s; give the measured seconds, over 0")
+        area = expected_area(result.boxes.confidence)
         boxes = result.boxes[result.boxes.confidence >= rules.confidence]
         result = replace(result, boxes=boxes)
         elapsed = result.captured - self.last.captured if self.last else math.inf
         if elapsed < 0:
             return replace(self, latency=self.latency.observed(rung.name, seconds, now))
-        weight = 1 - math.exp(-elapsed / rules.memory_seconds)
+        retention, anchor = self._moved(result)
         visible = rung.accuracy if rules.debias else (1.0,) * self.ladder.bins
         found = counts(sizes(boxes, rules.width, rules.height), self.ladder.edges)
+        histogram = self.histogram.seen(found, visible, elapsed / rules.memory_seconds)
+        evidence = self.evidence
+        if rules.drift is not None:
+            expected = float(np.dot(histogram.shares, rung.accuracy))
+            evidence = evidence.seen(rung.name, area, expected, elapsed)
         return replace(
             self,
             latency=self.latency.observed(rung.name, seconds, now),
-            histogram=self.histogram.seen(found, visible, elapsed / rules.memory_seconds),
-            retention=self._retention(result, elapsed, weight),
-            out=MappingProxyType({name: out for name, out in self.out.items() if name != rung.name}),
+            histogram=histogram,
+            evidence=evidence,
+            retention=retention,
+            anchor=anchor,
+            turn=self.turn + TURN_WEIGHT * (elapsed - self.turn) if self.last else 0.0,
+            out={name: out for name, out in self.out.items() if name != rung.name},
             last=result,
             began=now if self.began is None else self.began,
         )
@@ -147,24 +126,52 @@ class Selector(Chooser):
         failures = self.out[name].failures + 1 if name in self.out else 1
         until = now + self.rules.retry * 2 ** min(failures - 1, 6)
         out = Out(why, until, failures)
-        return replace(self, out=MappingProxyType({**self.out, self.ladder.rung(name).name: out}))
+        return replace(self, out={**self.out, self.ladder.rung(name).name: out})
+
+    def looking(self, look: Look) -> Self:
+        """After the camera's frames changed; cameras are never quite steady, so that small changes of pace are none."""
+        steady = abs(look.fps - self.rules.fps) < PACE_CHANGE * self.rules.fps
+        fps = self.rules.fps if steady else look.fps
+        if (fps, look.width, look.height, look.period) == (
+            self.rules.fps,
+            self.rules.width,
+            self.rules.height,
+            self.rules.period,
+        ):
+            return self
+        rules = replace(self.rules, fps=fps, width=look.width, height=look.height, period=look.period)
+        retention = self.retention.repaced(fps / self.rules.fps) if fps != self.rules.fps else self.retention
+        return replace(self, rules=rules, retention=retention)
+
+    def paced(self, name: str, seconds: float, now: float) -> Self:
+        """Learns from what a rung took for another camera."""
+        known = any(rung.name == name for rung in self.ladder.rungs)
+        return replace(self, latency=self.latency.observed(name, seconds, now)) if known else self
 
     def taken(self, choice: Choice, now: float) -> Self:
         """Notes that a choice was acted upon."""
         began = now if self.began is None else self.began
-        if choice.probe or choice.name == self.active:
+        if choice.probe:
+            left = left_after(self, self.ladder.rung(choice.name), now, (choice.name,))
+            return replace(self, began=began, credit=(left, now))
+        if choice.name == self.active:
             return replace(self, began=began)
         return replace(self, active=choice.name, since=now, began=began, switches=self.switches + (self.active != ""))
 
-    def precision(self, name: str, cycle: float | None = None) -> float:
+    def precision(self, name: str, cycle: float | None = None, wait: float = 0.0) -> float:
         """Average precision of what is on screen when `name` answers.
 
         cycle: seconds from one answer to the next, when the processor also works for others; its own latency else.
         """
+        ages = self._ages(name, cycle, wait)
+        return float(self.precisions(name, ages.frames) @ ages.shares)
+
+    def precisions(self, name: str, ages: FloatArray) -> FloatArray:
+        """Average precision of boxes of `name` that are so many frames old: float64 [n] from [n]."""
         rung = self.ladder.rung(name)
-        first, last = self._ages(name, cycle)
         worth = np.multiply(self.histogram.shares, rung.accuracy)
-        return float(worth @ self.retention.mean(first, last))
+        factor = self.evidence.factor(name) if self.rules.drift else 1.0
+        return np.asarray(factor * (worth @ self.retention.kept(ages, rung.fit)))
 
     def available(self, now: float) -> list[Rung]:
         """Rungs that may be chosen: those that fit in memory, did not fail lately and are not contradictory.
@@ -173,7 +180,7 @@ class Selector(Chooser):
         """
         fitting = _fitting(self.ladder, self.rules)
         sound = [rung for rung in fitting if rung.name not in self.out or self.out[rung.name].until <= now]
-        useless = dominated(sound)
+        useless = _useless(tuple(sound))
         sound = [rung for rung in sound if rung.name not in useless]
         return sound or [min(fitting, key=lambda rung: (self.out[rung.name].until, rung.name))]
 
@@ -187,15 +194,20 @@ class Selector(Chooser):
         strongest = max(rungs.values(), key=lambda rung: (rung.mean, rung.name))
         known = self.active in rungs
         worth = {name: value * self._kept(rungs[name], resident) for name, value in values.items()}
+        if (
+            self.last is None and not known
+        ):  # motion is unknown: begin with what hardly depends on it, and soon tells it
+            prompt = [name for name in worth if self.latency.seconds[name] * self.rules.fps <= 1]
+            worth = {name: worth[name] for name in prompt or [min(worth, key=self.latency.seconds.__getitem__)]}
         best = max(worth, key=lambda name: (worth[name], name == self.active))
         relative = MappingProxyType(_over(values, values[self.active] if known else values[best]))
         if not known:
             why = f"{self.active!r} left the ladder: {self._why(self.active)}; " if self.active else ""
             return Choice(best, why + f"{best!r} is expected to be the most accurate on screen", relative)
-        if self._probe_due(strongest, now, resident):
-            return Choice(
-                strongest.name, f"a look of {strongest.name!r} at what {self.active!r} may miss", relative, True
-            )
+        look = candidate(self, rungs, values, strongest, now)
+        rested = now - self.credit[1] >= self.rules.dwell
+        if look is not None and rested and left_after(self, rungs[look], now, resident) >= 0:
+            return Choice(look, f"a look of {look!r} at what {self.active!r} may miss", relative, True)
         gain = worth[best] - (1 + self.rules.margin) * values[self.active]
         if best == self.active or gain <= 0:
             return Choice(self.active, self._stays(worth, relative), relative)
@@ -209,36 +221,34 @@ class Selector(Chooser):
             return 1.0
         return max(1 - rung.load_seconds / self.rules.horizon, 0.0)
 
-    def _probe_due(self, strongest: Rung, now: float, resident: Collection[str]) -> bool:
-        """Whether a look of the strongest, with the loads it causes, is within its share of the time since its last."""
-        if strongest.name == self.active or not self.rules.probe_share:
-            return False
-        cost = self.latency.seconds[strongest.name]
-        if strongest.name not in resident:
-            cost += strongest.load_seconds
-            active, memory = self.ladder.rung(self.active), self.rules.memory
-            if memory is not None and active.bytes + strongest.bytes > memory:
-                cost += active.load_seconds  # it has to make room, and to come back
-        looked = self.latency.ran.get(strongest.name, now if self.began is None else self.began)
-        return (now - looked) * self.rules.probe_share >= cost
-
-    def _ages(self, name: str, cycle: float | None) -> tuple[int, int]:
-        """Ages in frames, first and last, of the boxes on screen."""
+    def _ages(self, name: str, cycle: float | None, wait: float = 0.0) -> Ages:
+        """Ages in frames of the boxes on screen."""
         seconds = self.latency.seconds[name]
-        late, frames = (frames_on_screen(each, self.rules.fps) for each in (seconds, max(cycle or seconds, seconds)))
-        first = 0 if late == 1 and self.rules.own_frame else late
-        return first, first + frames - 1
+        turn = max(cycle or 0.0, seconds, self.rules.period)
+        if not self.rules.own_frame:
+            return Ages.of(seconds, turn, self.rules.fps, wait)
+        late, frames = (frames_on_screen(each, self.rules.fps) for each in (seconds, turn))
+        first = 0 if late == 1 else late
+        return Ages.between(first, first + frames - 1)
 
-    def _retention(self, result: Answer, elapsed: float, weight: float) -> Retention:
-        if self.last is None or elapsed <= 0:
-            return self.retention
-        before = self.last.boxes
-        bins = size_bins(sizes(before, self.rules.width, self.rules.height), self.ladder.edges)
-        overlaps = matched(before, result.boxes, bins)
-        static = self.ladder.rung(self.last.rung).static_iou * self.ladder.rung(result.rung).static_iou
-        return self.retention.observed(
-            overlaps, static**0.5, elapsed * self.rules.fps, weight, self.ladder.rung(self.last.rung).accuracy
-        )
+    def _moved(self, result: Answer) -> tuple[Retention, Answer]:
+        """What is known of motion after an answer, and the answer to compare the next ones with."""
+        since, rules = self.anchor, self.rules
+        if since is None:
+            return self.retention, result
+        if result.expected is not None and self.last is not None:
+            # Boxes that are moved cease to be right by what the forecast misses, not by what the objects move.
+            shown = result.expected[result.expected.confidence >= rules.confidence]
+            since = replace(self.last, boxes=shown)
+        elapsed = result.captured - since.captured
+        if elapsed * rules.fps < (NEARLY if result.expected is not None else self.retention.span - NEARLY):
+            return self.retention, since
+        bins = size_bins(sizes(since.boxes, rules.width, rules.height), self.ladder.edges)
+        before, after = self.ladder.rung(since.rung), self.ladder.rung(result.rung)
+        weight = 1 - math.exp(-elapsed / rules.motion_seconds)
+        static = (before.static_iou * after.static_iou) ** 0.5
+        overlaps = matched(since.boxes, result.boxes, bins)
+        return self.retention.observed(overlaps, static, elapsed * rules.fps, weight, before.accuracy), result
 
     def _why(self, name: str) -> str:
         return self.out[name].why if name in self.out else "another model beats it in everything"
@@ -251,10 +261,10 @@ class Selector(Chooser):
         return f"{self.active!r} stays: {rival!r} would reach {100 * relative[rival]:.0f} % of its accuracy on screen"
 
     def _explained(self, name: str, relative: float) -> str:
-        first, last = self._ages(name, None)
+        ages = self._ages(name, None).frames
         return (
             f"{name!r} instead of {self.active!r}: {100 * (relative - 1):.0f} % more accurate on screen for the object "
-            f"sizes in view, though its boxes are {first} to {last} frames old "
+            f"sizes in view, with boxes {ages.min():.0f} to {ages.max():.0f} frames old "
             f"({format_seconds(self.latency.seconds[name])} each)"
         )
 
@@ -262,6 +272,11 @@ class Selector(Chooser):
 def frames_on_screen(seconds: float, fps: float) -> int:
     """How many frames pass while a model works: at least 1; a latency of whole frames is not rounded up."""
     return max(1, math.ceil(seconds * fps - EPSILON))
+
+
+@functools.lru_cache(maxsize=64)
+def _useless(rungs: tuple[Rung, ...]) -> frozenset[str]:
+    return frozenset(dominated(rungs))
 
 
 def _fitting(ladder: Ladder, rules: Rules) -> list[Rung]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from edgeward.clock import VirtualClock
-from edgeward.serve.actions import Action, Evict, Infer, Load, Switch, Wait
+from edgeward.serve.actions import Action, Choose, Evict, Infer, Load, Switch, Wait
 from edgeward.serve.apply import apply
 from edgeward.serve.events import (
     CameraChanged,
@@ -30,7 +30,7 @@ from edgeward.serve.events import (
     Switched,
     Waited,
 )
-from edgeward.serve.policies import Policy
+from edgeward.serve.policy import Policy
 from edgeward.serve.state import State
 
 __all__ = ["Costs", "MedianCosts", "RecordedCosts", "Simulated", "outcomes", "outside", "simulate"]
@@ -171,6 +171,8 @@ class _Run:
         while (action := self._policy.next(self.state)) is not None:
             decided = Decided(self._clock.now_ns(), self.state.decisions, action)
             self._note(decided)
+            if isinstance(action, Choose):
+                continue
             if not isinstance(action, Evict):
                 self.await_outcome(decided)
             elif (evicted := self._costs.outcome(decided)) is not None:
@@ -210,6 +212,8 @@ def ending(decided: Decided, time_ns: int) -> Outcome:
             return Switched(time_ns, decided.number, model, variant)
         case Evict(model=model):
             return Evicted(time_ns, decided.number, model)
+        case Choose():
+            raise TypeError(f"nothing ends {decided.action!r}")
         case Wait():
             return Waited(time_ns, decided.number)
 
@@ -226,10 +230,11 @@ def under_way(state: State) -> list[Decided]:
 def _likeness(action: Action) -> tuple[str, str, int]:
     match action:
         case Infer(model=model, variant=variant):
-            return "infer", f"{model}/{variant}" if variant else model, action.batch
+            like = f"{model}/{variant}" if variant else model
+            return "infer", "+".join((like, *action.also)), action.batch
         case Switch(model=model):
             return "switch", model, 1
         case Load(model=model) | Evict(model=model):
             return action.kind, model, 1
-        case Wait():
-            return "wait", "", 1
+        case Choose() | Wait():
+            return action.kind, "", 1

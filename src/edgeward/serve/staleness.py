@@ -3,7 +3,7 @@
     retention = Retention.assumed(bins=6)
     overlaps = matched(before, after, size_bins(sizes(before, 1920, 1080), ladder.edges))
     retention = retention.observed(overlaps, static_iou=0.8, frames=4.0, weight=0.3)
-    print(retention.mean(first=4, last=7))     # by size: share of the accuracy kept by boxes 4 to 7 frames old
+    print(retention.mean(Ages.of(0.13, 0.13, fps=30)))     # by size: share of the accuracy that is kept on screen
 
 ROMA (WACV 2023, arXiv 2210.16083) models the loss of average precision by a factor beta per dropped frame. Two
 estimates from the overlap of an object's boxes in two processed frames, given what boxes of an object that stands still
@@ -12,6 +12,8 @@ have in common (detectors jitter): "decay" is that factor; "displacement" the di
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self
@@ -23,7 +25,7 @@ from edgeward.errors import ConfigError
 from edgeward.vision.metrics.overlap import overlap
 from edgeward.vision.results import Detections
 
-__all__ = ["Motion", "Retention", "matched"]
+__all__ = ["Ages", "Motion", "Retention", "age_shares", "matched"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
@@ -42,9 +44,17 @@ NEAREST = 0.5
 ASSUMED = 1.0
 """Matched boxes that the estimate for all sizes counts for in that of one size."""
 LEAST = 0.5
-REACH, SPREAD = 1 / 3, 2.0
-"""A box that moved by 1/3 of its size has an IoU of (1 - 1/3) / (1 + 1/3) = 0.5. Objects of one size differ in
-speed and direction, so that they get there one after another: log-logistic with this exponent."""
+VARIES = 0.06
+"""Share by which a latency differs from its mean."""
+SPREAD = 2.5
+"""Objects of one size differ in speed and direction, so that they get too far one after another: log-logistic with this
+exponent."""
+SPAN = 0.2
+"""Sizes moved between two answers at which motion is told best: enough to stand out from jitter, few objects lost."""
+OLDEST = 128
+"""Age in frames beyond which none are told apart."""
+LONGEST = 8.0
+"""Frames between two answers beyond which objects are hardly found again."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +84,72 @@ class Motion:
             return (_moved(iou) ** 2 - _moved(static_iou) ** 2) / frames**2
         return float(min(max((iou / static_iou) ** (1 / frames), LEAST), 1.0))
 
-    def kept(self, rates: FloatArray, ages: FloatArray) -> FloatArray:
-        """Share of the accuracy that boxes keep at each age in frames: float64 [bins, ages] from [bins] and [ages]."""
+    def kept(self, rates: FloatArray, ages: FloatArray, fit: float = 0.75) -> FloatArray:
+        """Share of the accuracy that boxes keep at each age in frames: float64 [bins, ages] from [bins] and [ages].
+
+        fit: mean overlap of fresh boxes with their objects. A box that is d sizes away has (1 - d) / (1 + d) of it; a
+        half is reached at d = (fit - 1/2) / (fit + 1/2).
+        """
         if self.model == "displacement":
-            moved = np.sqrt(np.maximum(rates, 0.0))[:, None] * (ages / REACH)
+            reach = (fit - 0.5) / (fit + 0.5)
+            moved = np.sqrt(np.maximum(rates, 0.0))[:, None] * (ages / reach)
             return np.asarray(1 / (1 + moved**SPREAD))
         return np.asarray(rates[:, None] ** ages)
+
+
+@dataclass(frozen=True, eq=False)
+class Ages:
+    """How old boxes on screen are: frames [n], and for which share of the time [n]."""
+
+    frames: FloatArray
+    shares: FloatArray
+
+    @staticmethod
+    def of(seconds: float, turn: float, fps: float, wait: float = 0.0) -> Ages:
+        """An answer takes so many seconds, the next one comes a turn later; the newest frame is taken each time.
+
+        With L and C for the two in frames: r after an answer came, 0 <= r < C, its boxes are of the frame that was the
+        newest r + L before, ceil(r + L) frames old. Who keeps up with the frames begins when one comes, or up to `wait`
+        seconds later. Latencies vary, and a little more may mean a whole frame: three cases count as much.
+        """
+        return _aged(round(seconds * fps, 2), round(max(turn, seconds) * fps, 2), round(wait * fps, 1))
+
+    @classmethod
+    def between(cls, first: int, last: int) -> Self:
+        """All ages from first to last alike."""
+        frames = np.arange(first, last + 1.0)
+        return cls(frames, np.full(len(frames), 1 / len(frames)))
+
+
+def age_shares(late: FloatArray, span: FloatArray, wait: FloatArray) -> FloatArray:
+    """For which share of the time boxes are 0, 1, ... frames old: float64 [n, ages], the oldest up to OLDEST.
+
+    late, span, wait: float64 [n], in frames: how long an answer takes, from one to the next, and how long at most one
+    that keeps up begins after its frame. See `Ages.of`.
+    """
+    most = int(min(np.ceil((late + np.maximum(span, late)).max() * (1 + VARIES)) + np.ceil(wait.max()), OLDEST))
+    ages, found = np.arange(1, max(most, 1) + 1), np.zeros((len(late), max(most, 1)))
+    for factor in (1 - VARIES, 1.0, 1 + VARIES):
+        first = late * factor
+        every = np.maximum(span, first)
+        here = np.minimum(ages, (first + every)[:, None]) - np.maximum(ages - 1, first[:, None])
+        share = np.maximum(here, 0.0) / every[:, None]
+        share[:, -1] += np.maximum(1 - share.sum(axis=1), 0.0)  # all that is older counts as the oldest
+        keeps = np.flatnonzero(every <= 1)
+        share[keeps] = 0.0
+        for begun in (1 / 6, 1 / 2, 5 / 6):
+            at = np.clip(np.ceil(first[keeps] + wait[keeps] * begun), 1, len(ages)).astype(int) - 1
+            share[keeps, at] += 1 / 3
+        found += share / 3
+    return np.concatenate([np.zeros((len(late), 1)), found], axis=1)
+
+
+@functools.lru_cache(maxsize=1024)
+def _aged(late: float, span: float, wait: float) -> Ages:
+    """For an answer that takes `late` frames, a turn of `span` frames and a wait of up to `wait` frames."""
+    shares = age_shares(np.array([late]), np.array([span]), np.array([wait]))[0]
+    (ages,) = np.nonzero(shares)
+    return Ages(ages.astype(np.float64), shares[ages])
 
 
 @dataclass(frozen=True)
@@ -123,15 +193,36 @@ class Retention:
         bins = self.bins if self.motion.by == "all" else tuple(moved(o, at == i) for i, o in enumerate(self.bins))
         return replace(self, all=every, bins=bins)
 
-    @property
+    @functools.cached_property
     def rates(self) -> FloatArray:
         """The rate of each size bin; where few boxes were matched, rather that of all sizes, or the assumed one."""
         overall = _shrunk(self.all, self.motion.measured(self.motion.assumed, 1.0, 1.0))
         return np.array([_shrunk(sums, overall) for sums in self.bins])
 
-    def mean(self, first: int, last: int) -> FloatArray:
-        """Share of the accuracy kept in each size bin, mean over boxes `first` to `last` frames old: float64 [bins]."""
-        return np.asarray(self.motion.kept(self.rates, np.arange(first, last + 1.0)).mean(axis=1))
+    @property
+    def span(self) -> float:
+        """Frames after which motion should be measured again."""
+        overall = _shrunk(self.all, self.motion.measured(self.motion.assumed, 1.0, 1.0))
+        return min(SPAN / math.sqrt(overall), LONGEST) if overall > 0 else LONGEST
+
+    def kept(self, ages: FloatArray, fit: float = 0.75) -> FloatArray:
+        """Share of the accuracy that boxes keep at each age in frames: float64 [bins, ages]. fit: see `Motion.kept`."""
+        return self.motion.kept(self.rates, ages, fit)
+
+    def mean(self, ages: Ages, fit: float = 0.75) -> FloatArray:
+        """The same as a mean over boxes of these ages: float64 [bins]."""
+        return np.asarray(self.kept(ages.frames, fit) @ ages.shares)
+
+    def repaced(self, ratio: float) -> Self:
+        """After frames come `ratio` times as fast: what moved so far in a frame now takes as many more."""
+
+        def moved(sums: Sums) -> Sums:
+            mass, total = sums
+            if self.motion.model == "displacement":
+                return mass, total / ratio**2
+            return mass, mass * (total / mass) ** (1 / ratio) if mass else total
+
+        return replace(self, all=moved(self.all), bins=tuple(moved(each) for each in self.bins))
 
 
 def matched(before: Detections, after: Detections, bins: Sequence[int] | IntArray) -> Overlaps:

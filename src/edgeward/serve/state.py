@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 
 from edgeward.errors import BudgetError
 from edgeward.serve.actions import Infer, Job, Load, Switch, Wait
+from edgeward.serve.choosers import AnyChooser
 from edgeward.units import format_bytes
 
 __all__ = [
@@ -36,7 +37,11 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class QuerySpec:
-    """A query as the loop sees it. `period_ns` 0 asks for every frame."""
+    """A query as the loop sees it. `period_ns` 0 asks for every frame.
+
+    ladder: the models among which is chosen; `model` is then the ladder's own name. forecast: whether its boxes are
+    shown where their tracks are by now.
+    """
 
     name: str
     camera: str
@@ -45,6 +50,13 @@ class QuerySpec:
     deadline_ns: int
     max_staleness_ns: int
     every_frame: bool = False
+    ladder: tuple[str, ...] = ()
+    forecast: bool = False
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """All that may answer it."""
+        return self.ladder or (self.model,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +113,11 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class QueryState:
-    """Waiting jobs, oldest first, and what became of all others: due = in_time + late + skipped + waiting."""
+    """Waiting jobs, oldest first, and what became of all others: due = in_time + late + skipped + waiting.
+
+    Of a ladder: chooser is what chooses; chosen, the model in charge; after, during a look of another one, the model
+    that goes on; also, models that shall answer the next frame, too.
+    """
 
     spec: QuerySpec
     next_due_ns: int = 0
@@ -112,6 +128,15 @@ class QueryState:
     skipped: int = 0
     answered_frame: int = -1
     answered_arrival_ns: int = -1
+    chooser: AnyChooser | None = None
+    chosen: str = ""
+    after: str = ""
+    also: tuple[str, ...] = ()
+
+    @property
+    def model(self) -> str:
+        """The model in charge."""
+        return self.chosen or self.spec.model
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +164,15 @@ class ModelState:
 
 @dataclass(frozen=True, slots=True)
 class CameraState:
-    """The newest frame of a camera."""
+    """The newest frame of a camera, its size in pixels and the time between two, a moving estimate."""
 
     status: str = "connecting"
     detail: str = ""
     frame: int = -1
     arrived_ns: int = -1
+    width: int = 0
+    height: int = 0
+    period_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +187,7 @@ class Running:
 @dataclass(frozen=True, slots=True)
 class State:
     """The box at one moment. `resident_bytes` counts each tensor of loading and resident models once; `busy_ns` is what
-    the processor has worked."""
+    the processor has worked, `begun_ns` when it last began."""
 
     budget_bytes: int
     queries: Mapping[str, QueryState]
@@ -169,20 +197,28 @@ class State:
     decisions: int = 0
     resident_bytes: int = 0
     busy_ns: int = 0
+    begun_ns: int = 0
     processor: Running | None = None
     loader: Running | None = None
     waiting: Wait | None = None
 
     @classmethod
-    def start(cls, queries: Iterable[QuerySpec], models: Iterable[ModelSpec], budget_bytes: int) -> State:
+    def start(
+        cls,
+        queries: Iterable[QuerySpec],
+        models: Iterable[ModelSpec],
+        budget_bytes: int,
+        choosers: Mapping[str, AnyChooser] | None = None,
+    ) -> State:
         """A box before its first event, nothing loaded; of a portfolio it begins with the best variant that fits.
 
-        Raises BudgetError when a model that a query needs is larger than the whole budget.
+        choosers: of each query that names a ladder. Raises BudgetError when a model that a query needs is larger than
+        the whole budget.
         """
         model_states = {spec.name: _begun(spec, budget_bytes) for spec in models}
-        query_states = {spec.name: QueryState(spec) for spec in queries}
+        query_states = {spec.name: _asked(spec, (choosers or {}).get(spec.name)) for spec in queries}
         for query in query_states.values():
-            spec = model_states[query.spec.model].spec
+            spec = model_states[query.model].spec
             if spec.bytes > budget_bytes:
                 raise BudgetError(
                     f"budget.memory is {format_bytes(budget_bytes)}, but model {spec.name!r} alone needs "
@@ -190,6 +226,14 @@ class State:
                 )
         cameras = {query.spec.camera: CameraState() for query in query_states.values()}
         return cls(budget_bytes, query_states, model_states, cameras)
+
+
+def _asked(spec: QuerySpec, chooser: AnyChooser | None) -> QueryState:
+    """A query before its first frame."""
+    if chooser is None:
+        return QueryState(spec)
+    choice = chooser.choice(0.0)
+    return QueryState(spec, chooser=chooser.taken(replace(choice, also=()), 0.0), chosen=choice.name)
 
 
 def _begun(spec: ModelSpec, budget_bytes: int) -> ModelState:

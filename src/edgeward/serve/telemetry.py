@@ -17,7 +17,7 @@ from statistics import median
 from typing import Any, Literal
 
 from edgeward.clock import NS, to_seconds
-from edgeward.serve.actions import Infer, Wait
+from edgeward.serve.actions import Choose, Infer, Wait
 from edgeward.serve.events import Decided, Event, Evicted, Failed, FrameArrived, Inferred, Loaded, Switched
 from edgeward.serve.report import Span
 from edgeward.serve.state import State
@@ -114,6 +114,10 @@ class Telemetry:
     def _begin(self, event: Decided) -> None:
         if isinstance(event.action, Wait):  # most are cut short: nothing would take them out again
             return
+        if isinstance(event.action, Choose):
+            for model in sorted(set(event.action.models.values())):
+                self._add_span("ladder", "choose", model, event.time_ns, event.time_ns, text=event.action.reason)
+            return
         self._begun[event.number] = event
         if isinstance(event.action, Infer):
             free = self._processor_free_ns
@@ -146,15 +150,18 @@ class Telemetry:
 
     def _add_span(
         self,
-        lane: Literal["processor", "loader"],
-        kind: Literal["infer", "load", "evict", "wait"],
+        lane: Literal["processor", "loader", "ladder"],
+        kind: Literal["infer", "load", "evict", "wait", "choose"],
         model: str | None,
         start_ns: int,
         end_ns: int,
         frames: int = 0,
+        text: str = "",
     ) -> None:
         start, seconds = to_seconds(start_ns), to_seconds(end_ns - start_ns)
-        self._spans.append(Span(lane=lane, kind=kind, model=model, start_seconds=start, seconds=seconds, frames=frames))
+        self._spans.append(
+            Span(lane=lane, kind=kind, model=model, start_seconds=start, seconds=seconds, frames=frames, text=text)
+        )
         while self._spans and self._spans[0].start_seconds < to_seconds(end_ns - SPANS_NS):
             self._spans.popleft()
 

@@ -14,9 +14,11 @@ from typing import Any, Literal
 
 from edgeward.clock import WallClock, to_seconds
 from edgeward.serve.analysis import Analysis
+from edgeward.serve.answering import Answering
 from edgeward.serve.buffer import FrameBuffer
 from edgeward.serve.config import BoxConfig
 from edgeward.serve.executor import Executor
+from edgeward.serve.ladderview import ladder_report
 from edgeward.serve.log import EventLog
 from edgeward.serve.models import ServedModel
 from edgeward.serve.report import (
@@ -37,6 +39,7 @@ from edgeward.serve.state import ModelState, QueryState, State
 from edgeward.serve.store import ResultStore
 from edgeward.serve.telemetry import BUCKETS, Telemetry
 from edgeward.vision.draw import encode_jpeg
+from edgeward.vision.frames import Frame
 from edgeward.vision.reader import CameraReader
 from edgeward.vision.sources import redact
 
@@ -48,6 +51,7 @@ class View:
 
     config: BoxConfig
     models: dict[str, ServedModel]
+    asked: Mapping[str, Answering]
     analyses: Mapping[str, Analysis]
     readers: Mapping[str, CameraReader]
     scorers: Mapping[str, Scorer]
@@ -122,9 +126,7 @@ class View:
             return None
         height, width = frame.image.shape[:2]
         overlays = [
-            self._overlay(name, frame.index)
-            for name, query in self.state.queries.items()
-            if query.spec.camera == camera
+            self._overlay(name, frame) for name, query in self.state.queries.items() if query.spec.camera == camera
         ]
         return LiveFrame(
             frame_index=frame.index,
@@ -134,7 +136,7 @@ class View:
             overlays=tuple(overlay for overlay in overlays if overlay is not None),
         )
 
-    def _overlay(self, name: str, frame_index: int) -> Overlay | None:
+    def _overlay(self, name: str, frame: Frame) -> Overlay | None:
         newest = self.telemetry.newest(name)
         if newest is None:
             return None
@@ -143,6 +145,8 @@ class View:
         age = to_seconds(max(self.clock.now_ns() - query.answered_arrival_ns, 0))
         zones = {counter.zone.name: _polygon(counter.zone.polygon) for counter in analysis.zones}
         labels = tuple(analysis.labels)
+        forecast = analysis.forecast(frame.time)
+        result = result if forecast is None else forecast.to_json()
         return Overlay(query=name, frame_index=index, age_seconds=age, result=result, labels=labels, zones=zones)
 
     def _warnings(self) -> tuple[str, ...]:
@@ -198,8 +202,8 @@ class View:
         return QueryReport(
             name=name,
             camera=spec.camera,
-            model=spec.model,
-            task=self.models[spec.model].card.task,
+            model=query.model,
+            task=self.asked[name].task,
             rate=1e9 / spec.period_ns if spec.period_ns else None,
             deadline_seconds=to_seconds(spec.deadline_ns),
             due=query.due,
@@ -215,6 +219,7 @@ class View:
                 for zone in self.analyses[name].zones
             ),
             accuracy=scorer.scores(name) if scorer else None,
+            ladder=ladder_report(query, self.state, now_ns),
         )
 
 

@@ -2,7 +2,7 @@
 
 for camera in config.cameras:
     check_camera(camera)
-specs = [query_spec(config, query) for query in config.queries]
+specs = [query_spec(config, query, asked[query.key]) for query in config.queries]
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from typing import Any
 
 from edgeward.clock import to_ns
 from edgeward.errors import ConfigError, nearest
-from edgeward.serve.config import BoxConfig, CameraConfig, ModelConfig, QueryConfig
+from edgeward.serve.answering import Answering
+from edgeward.serve.config import BoxConfig, CameraConfig, QueryConfig
+from edgeward.serve.modelconfig import ModelConfig
 from edgeward.serve.models import ServedModel, resolve_model
 from edgeward.serve.portfolio import resolve_portfolio
 from edgeward.serve.score import Scorer
@@ -40,13 +42,14 @@ def every_frame_models(config: BoxConfig, camera: CameraConfig) -> set[str]:
     """The models that are sure to answer every frame of a camera: its own thread prepares their inputs."""
     if camera.backpressure != "every_frame":
         return set()
-    return {query.model for query in config.queries if query.camera == camera.name and query.rate is None}
+    asked = {query.model for query in config.queries if query.camera == camera.name and query.rate is None}
+    return asked - {ladder.name for ladder in config.ladders}
 
 
-def check_tasks(config: BoxConfig, models: Mapping[str, ServedModel]) -> None:
+def check_tasks(config: BoxConfig, asked: Mapping[str, Answering]) -> None:
     """Refuse queries that ask a model for what it cannot do."""
     for query in config.queries:
-        task = models[query.model].card.task
+        task = asked[query.key].task
         if query.task not in (None, task):
             raise ConfigError(f"query {query.key!r} wants {query.task}, but model {query.model!r} does {task}")
         if query.tracker and task != "detection":
@@ -85,10 +88,11 @@ def check_truths(config: BoxConfig, truths: Mapping[str, Truth]) -> None:
             raise ConfigError(f"--truth names camera {camera!r}, which the box has not; {nearest(camera, cameras)}")
 
 
-def scorers(config: BoxConfig, models: Mapping[str, ServedModel], truths: Mapping[str, Truth]) -> dict[str, Scorer]:
+def scorers(config: BoxConfig, asked: Mapping[str, Answering], truths: Mapping[str, Truth]) -> dict[str, Scorer]:
     """One scorer per camera whose truth is known."""
-    labels = detection_labels(config, models)
+    labels = detection_labels(asked)
     places = {query.key: query.camera for query in config.queries}
+    forecasts = frozenset(query.key for query in config.queries if query.forecast)
     for query, names in labels.items():
         truth = truths.get(places[query])
         if truth is not None and not set(names) & set(truth.labels):
@@ -97,27 +101,26 @@ def scorers(config: BoxConfig, models: Mapping[str, ServedModel], truths: Mappin
                 f"answers {', '.join(names[:5])}: nothing can match; correct 'labels' or leave the truth away"
             )
     return {
-        camera: Scorer(truth, {query: names for query, names in labels.items() if places[query] == camera})
+        camera: Scorer(truth, {query: names for query, names in labels.items() if places[query] == camera}, forecasts)
         for camera, truth in truths.items()
     }
 
 
-def loggable(config: BoxConfig, models: Mapping[str, ServedModel]) -> dict[str, Any]:
+def loggable(config: BoxConfig, asked: Mapping[str, Answering]) -> dict[str, Any]:
     """The configuration as the log's header holds it: without passwords in URLs, with the labels scores need."""
     record = config.model_dump(mode="json")
     for camera in record["cameras"]:
         camera["source"] = redact(camera["source"])
-    record["labels"] = detection_labels(config, models)
+    record["labels"] = detection_labels(asked)
     return record
 
 
-def detection_labels(config: BoxConfig, models: Mapping[str, ServedModel]) -> dict[str, tuple[str, ...]]:
+def detection_labels(asked: Mapping[str, Answering]) -> dict[str, tuple[str, ...]]:
     """The class names of each query whose answers are boxes."""
-    cards = {query.key: models[query.model].card for query in config.queries}
-    return {query: card.labels for query, card in cards.items() if card.task == "detection"}
+    return {query: each.labels for query, each in asked.items() if each.task == "detection"}
 
 
-def query_spec(config: BoxConfig, query: QueryConfig) -> QuerySpec:
+def query_spec(config: BoxConfig, query: QueryConfig, asked: Answering) -> QuerySpec:
     """A query as the loop sees it."""
     camera = next(camera for camera in config.cameras if camera.name == query.camera)
     return QuerySpec(
@@ -128,4 +131,6 @@ def query_spec(config: BoxConfig, query: QueryConfig) -> QuerySpec:
         deadline_ns=to_ns(query.deadline),
         max_staleness_ns=to_ns(camera.max_staleness),
         every_frame=camera.backpressure == "every_frame",
+        ladder=asked.ladder,
+        forecast=query.forecast,
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -18,11 +19,13 @@ from edgeward.errors import EdgewardError
 from edgeward.serve.actions import Evict, Infer, Load, Switch
 from edgeward.serve.analysis import Analysis
 from edgeward.serve.buffer import FrameBuffer, Held
-from edgeward.serve.events import Event, Failed, Inferred, Loaded, Switched
+from edgeward.serve.events import Event, Failed, Inferred, Loaded, Second, Switched
 from edgeward.serve.runner import Prepared, Runner
+from edgeward.vision.results import Result
 
 __all__ = ["Workers"]
 
+Picture = tuple[str, int]
 A = TypeVar("A", Infer, Load, Switch)
 
 logger = logging.getLogger(__name__)
@@ -69,14 +72,29 @@ class Workers:
 
     def _infer(self, number: int, action: Infer) -> Event:
         held = {(job.camera, job.frame): self._buffer.get(job.camera, job.frame) for job in action.jobs}
-        floor = min(self._analyses[job.query].confidence_floor for job in action.jobs)
-        pictures = [self._input(action.model, each) for each in held.values()]
-        by_frame = dict(zip(held, self._runner.infer(action.model, pictures, floor), strict=True))
+        also = tuple(self._second(model, action, held) for model in action.also)
+        by_frame = self._answers(action.model, action, held)
+        results, expected = [], []
+        for job in action.jobs:
+            analysis, picture = self._analyses[job.query], (job.camera, job.frame)
+            results.append(analysis.take(held[picture].frame, by_frame[picture], action.model).to_json())
+            expected.append(None if analysis.expected is None else analysis.expected.to_json())
+        known = tuple(expected) if any(expected) else ()
+        return Inferred(0, number, action.model, action.jobs, tuple(results), also, known)
+
+    def _answers(self, model: str, action: Infer, held: Mapping[Picture, Held]) -> dict[Picture, Result]:
+        floor = min(self._analyses[job.query].floor(model) for job in action.jobs)
+        pictures = [self._input(model, each) for each in held.values()]
+        return dict(zip(held, self._runner.infer(model, pictures, floor), strict=True))
+
+    def _second(self, model: str, action: Infer, held: Mapping[Picture, Held]) -> Second:
+        """What another model says of the same pictures."""
+        started = time.perf_counter_ns()
+        by_frame = self._answers(model, action, held)
         results = tuple(
-            self._analyses[job.query].take(held[job.camera, job.frame].frame, by_frame[job.camera, job.frame]).to_json()
-            for job in action.jobs
+            self._analyses[job.query].seen(by_frame[job.camera, job.frame], model).to_json() for job in action.jobs
         )
-        return Inferred(0, number, action.model, action.jobs, results)
+        return Second(model, time.perf_counter_ns() - started, results)
 
     def _input(self, model: str, held: Held) -> Prepared:
         return held.inputs.get(model) or self._runner.prepare(model, held.frame.image)

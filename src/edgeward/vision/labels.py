@@ -2,6 +2,7 @@
 
     COCO[0]          # 'person'
     IMAGENET[671]    # 'mountain bike'
+    relabelled(boxes, COCO, ("person",))
 
 COCO: the 80 classes of Lin et al., "Microsoft COCO", ECCV 2014, in the usual order without gaps.
 IMAGENET: the 1000 classes of ILSVRC 2012 (Russakovsky et al., IJCV 2015), each by the first name of
@@ -10,7 +11,13 @@ its WordNet 3.0 synset; namesakes (two cranes, maillots, Cardigans) are told apa
 
 from __future__ import annotations
 
-__all__ = ["COCO", "IMAGENET"]
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgeward.vision.results import Detections, IntArray
+
+__all__ = ["COCO", "IMAGENET", "relabelled"]
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -129,3 +136,13 @@ sandbar, seashore, valley, volcano, ballplayer, groom, scuba diver, rapeseed, da
 acorn, hip, buckeye, coral fungus, agaric, gyromitra, stinkhorn, earthstar, hen-of-the-woods, bolete, ear, toilet
 tissue
 """)
+
+
+def relabelled(boxes: Detections, labels: Sequence[str], wanted: Sequence[str]) -> Detections:
+    """Boxes with the class numbers of another list of names; boxes of classes that are not on it are left out."""
+    numbers = {name: number for number, name in enumerate(wanted)}
+    table: IntArray = np.array([numbers.get(name, -1) for name in labels] or [0], np.int32)
+    classes = np.where(boxes.class_id < len(table), table[np.minimum(boxes.class_id, len(table) - 1)], -1)
+    kept = classes >= 0
+    ids = None if boxes.tracker_id is None else boxes.tracker_id[kept]
+    return Detections(boxes.xyxy[kept], boxes.confidence[kept], classes[kept], ids)

@@ -158,7 +158,7 @@ class _Session:
         self._due: dict[str | None, float] = {None: 0.0}
         self._sent_index: dict[str, int] = {}
         self._spans_until: float | None = None
-        self._spans_sent: set[tuple[str, float]] = set()
+        self._spans_sent: set[tuple[str, float, str | None]] = set()
         self._last_event = -1
 
     async def read(self) -> None:
@@ -250,7 +250,7 @@ class _Session:
         until = self._spans_until
         if until is None:
             until = self._hub.box.report().uptime_seconds - FIRST_SPAN_SECONDS
-        window = {(span.lane, span.start_seconds): span for span in self._hub.box.timeline(until)}
+        window = {(span.lane, span.start_seconds, span.model): span for span in self._hub.box.timeline(until)}
         spans = [span for key, span in window.items() if key not in self._spans_sent]
         self._spans_sent = set(window)
         self._spans_until = max([until, *(span.start_seconds + span.seconds - 1.0 for span in spans)])

@@ -30,19 +30,23 @@ EXPORT_VERSION = 1
 OPSET = 18
 
 
-def portable_onnx(architecture: str, file: Path | None, cache: Path) -> tuple[Path, ModelCard]:
+def portable_onnx(
+    architecture: str, file: Path | None, cache: Path, height: int | None = None, width: int | None = None
+) -> tuple[Path, ModelCard]:
     """The ONNX file of a packaged model in `cache`, exported when it is not there yet, and its card.
 
-    file: the weights, or None for those of the installed package. Safe to call from several processes at
-    once. Raises ConfigError for an unknown name, ModelError when the weights are missing or damaged,
-    StoreError when the cache cannot be written.
+    file: the weights, or None for those of the installed package. height, width: of the input in pixels, the usual ones
+    when None. Safe to call from several processes at once. Raises ConfigError for an unknown name or a size that the
+    model cannot have, ModelError when the weights are missing or damaged, StoreError when the cache cannot be written.
     """
     entry = packaged(architecture)
+    card = entry.sized(height, width)
     weights = entry.locate(file)
-    target = cache / f"{entry.name}-{_content(weights)[:20]}-v{EXPORT_VERSION}.onnx"
+    sides = "" if card == entry.card else f"-{card.preprocess.height}x{card.preprocess.width}"
+    target = cache / f"{entry.name}{sides}-{_content(weights)[:20]}-v{EXPORT_VERSION}.onnx"
     if not target.is_file():
-        _export(entry, weights, target)
-    return target, entry.card
+        _export(entry, weights, card, target)
+    return target, card
 
 
 def _content(weights: Path) -> str:
@@ -53,13 +57,13 @@ def _content(weights: Path) -> str:
     return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
-def _export(entry: Packaged, weights: Path, target: Path) -> None:
+def _export(entry: Packaged, weights: Path, card: ModelCard, target: Path) -> None:
     import torch
 
     from edgeward.zoo.onnxedit import finish
 
     network = entry.load(weights)
-    example = torch.zeros(1, 3, entry.card.preprocess.height, entry.card.preprocess.width)
+    example = torch.zeros(1, 3, card.preprocess.height, card.preprocess.width)
     with torch.no_grad():
         outputs = network(example)
     shapes = {

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["PACKAGED", "Member", "Packaged", "packaged"]
 
+LARGEST_SIDE = 1536
+"""Pixels of an input; the outputs of a larger one are refused by the conventions."""
+
 
 @dataclass(frozen=True)
 class Member:
@@ -57,6 +60,7 @@ class Packaged:
 
     member: the package that has them, or None when the user names a file.
     sha256: of the file that the figures in docs/models.md were measured with; other files are accepted too.
+    step: the sides of its input may be any multiples of this many pixels; None when it works at the card's size only.
     """
 
     name: str
@@ -66,6 +70,24 @@ class Packaged:
     member: Member | None
     sha256: str
     build: Callable[[Path], nn.Module]
+    step: int | None = None
+
+    def sized(self, height: int | None = None, width: int | None = None) -> ModelCard:
+        """The card for an input of these sides, pixels; None keeps one. ConfigError when the model cannot have them."""
+        usual = self.card.preprocess
+        height, width = height or usual.height, width or usual.width
+        if (height, width) == (usual.height, usual.width):
+            return self.card
+        asked = f"'input' of {self.name!r} is {height} x {width} (height x width)"
+        if self.step is None:
+            raise ConfigError(f"{asked}, but it works at {usual.height} x {usual.width} only; leave 'input' away")
+        for side in (height, width):
+            if side % self.step or not self.step <= side <= LARGEST_SIDE:
+                near = min(max(round(side / self.step), 1) * self.step, LARGEST_SIDE)
+                raise ConfigError(
+                    f"{asked}; its sides are multiples of {self.step} up to {LARGEST_SIDE}: take {near} for {side}"
+                )
+        return self.card.model_copy(update={"preprocess": usual.model_copy(update={"height": height, "width": width})})
 
     def locate(self, file: Path | None = None) -> Path:
         """The weights: `file` when given, else the package's. ModelError says what to install when there are none."""
@@ -167,6 +189,7 @@ _ENTRIES = (
         member=None,
         sha256="bfb942eaacc5becf738d536663bc4580a0ae9e560722306e6d4dd7fe4a09de05",
         build=_centernet,
+        step=32,
     ),
     Packaged(
         name="efficientnet-lite0",
@@ -198,6 +221,7 @@ _ENTRIES = (
         member=None,
         sha256="4495eb0ec74bd33ee40a79aa06ebc1ccd7e28be1bf7355d93ffb570b8d77f45d",
         build=_nanodet,
+        step=32,
     ),
     Packaged(
         name="ssdlite-person",

@@ -2,6 +2,7 @@
 
     score = streaming_ap(arrivals, finished, truth)
     print(score.ap, score.staleness_seconds)
+    moved = streaming_ap(arrivals, finished, truth, forecast=Forecast.start())
 
 Li, Wang, Ramanan, "Towards Streaming Perception" (ECCV 2020, section 3): the world does not wait for an answer, so
 every frame of the source is compared with what was known when it arrived.
@@ -13,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgeward.clock import to_seconds
+from edgeward.vision.forecast import Forecast
 from edgeward.vision.metrics.precision import average_precision
 from edgeward.vision.results import Detections
 from edgeward.vision.truth import Truth
@@ -33,12 +35,17 @@ class StreamingScore:
 
 
 def streaming_ap(
-    arrivals: Mapping[int, int], finished: Sequence[tuple[int, int, Detections]], truth: Truth, iou: float = 0.5
+    arrivals: Mapping[int, int],
+    finished: Sequence[tuple[int, int, Detections]],
+    truth: Truth,
+    iou: float = 0.5,
+    forecast: Forecast | None = None,
 ) -> StreamingScore:
     """Judge every frame that arrived against the newest answer finished by then; before any, against no boxes.
 
     arrivals: nanoseconds at which each frame (content index) arrived. finished: (nanoseconds, frame, detections) of
-    each answer, in any order. An answer that overtakes that of a newer frame is not shown.
+    each answer, in any order. An answer that comes after that of a newer frame is not shown. forecast: as it is before
+    the first answer; with it the boxes are moved from the arrival of their frame to that of the frame judged.
     Raises ValueError for an answer to a frame that never arrived.
     """
     unknown = {frame for _, frame, _ in finished} - arrivals.keys()
@@ -54,9 +61,11 @@ def streaming_ap(
             _, answered, boxes = pending[taken]
             if newest is None or answered >= newest[0]:
                 newest = (answered, boxes)
+                if forecast is not None:
+                    forecast = forecast.observe(boxes, to_seconds(arrivals[answered]))
             taken += 1
         if newest is not None:
-            known[frame] = newest[1]
+            known[frame] = newest[1] if forecast is None else forecast.at(to_seconds(now))
             ages.append(now - arrivals[newest[0]])
     ap = average_precision(known, truth, iou, frames=list(arrivals))
     return StreamingScore(ap, to_seconds(sum(ages)) / len(ages) if ages else None)

@@ -142,6 +142,7 @@ function createRow() {
   const cell = (label, number = true) => el("td", { "data-label": label, class: number ? "n" : "" });
   const parts = {
     swatch: el("i", { class: "swatch", "aria-hidden": "true" }), name: el("strong"), what: el("span", { class: "note" }),
+    ladder: el("span", { class: "ladder" }), why: el("span", { class: "note why" }),
     share: el("span", { class: "share-text" }), meter: el("span", { class: "fill" }), spark: sparkline(), fps: el("span"),
     staleness: cell("Staleness"), due: cell("Due"), waiting: cell("Waiting"), late: cell("Late"), skipped: cell("Skipped"),
     zones: cell("Zones", false), accuracy: cell("Accuracy", false), past: [],
@@ -151,10 +152,22 @@ function createRow() {
   const fps = cell("Answers/s");
   fps.append(parts.spark, parts.fps);
   const row = el("tr", {},
-    el("th", { scope: "row" }, parts.swatch, parts.name, parts.what),
+    el("th", { scope: "row" }, parts.swatch, parts.name, parts.what, parts.ladder, parts.why),
     inTime, fps, parts.staleness, parts.due, parts.waiting, parts.late, parts.skipped, parts.zones, parts.accuracy);
   row.parts = parts;
   return row;
+}
+
+// The models a query chooses from, each with the accuracy on screen that it is expected to reach.
+function updateLadder(parts, query) {
+  sync(parts.ladder, query.ladder?.rungs ?? [], (rung) => rung.model, () => el("span", { class: "rung" }),
+    (node, rung) => {
+      const active = rung.model === query.model;
+      setText(node, rung.relative === null || active ? rung.model : `${rung.model} ${percent(rung.relative)}`);
+      setAttribute(node, "data-state", rung.out ? "out" : active ? "active" : "");
+      setAttribute(node, "title", rung.out || (rung.seconds === null ? "" : `expected to take ${seconds(rung.seconds)}`));
+    });
+  setText(parts.why, query.ladder ? `${query.ladder.why} · ${count(query.ladder.switches)} switches` : "");
 }
 
 function updateRow(row, query, model) {
@@ -164,6 +177,7 @@ function updateRow(row, query, model) {
   setText(parts.name, query.name);
   const asked = query.rate === null ? "every frame" : `${rate(query.rate)}/s`;
   setText(parts.what, `${query.camera} → ${query.model} · ${asked} within ${seconds(query.deadline_seconds)}`);
+  updateLadder(parts, query);
   setText(parts.share, percent(share));
   parts.meter.style.width = `${100 * (share ?? 0)}%`;
   const tone = grade(share) || "good";

@@ -1,5 +1,5 @@
 // What processor and loader did: a row per model, newest at the right, scrolling. Each row is two
-// lanes: the processor above, the loader below.
+// lanes: the processor above, the loader below; a stroke through both is a moment at which a ladder chose the model.
 
 import { byId, colour, el, fit, modelColour, seconds, setAttribute, setText, sync } from "./util.js";
 
@@ -9,6 +9,8 @@ const AXIS = 20;
 const LAG = 0.8; // seconds shown late, so that spans are complete when they scroll in
 const IDLE = "\u0000idle";
 const KEEP = 40;
+const LANES = { processor: [5, 12], loader: [19, 6], ladder: [1, 26] }; // top and height in a row, pixels
+const LEAST = { evict: 2, choose: 2 }; // least width of what takes hardly any time, pixels
 
 export function timeline() {
   const canvas = byId("timeline");
@@ -55,25 +57,28 @@ export function timeline() {
       const row = rowOf(span);
       const [left, right] = [x(span.start_seconds), x(span.start_seconds + span.seconds)];
       if (row < 0 || right < 0 || left > width) continue;
-      const [top, tall] = span.lane === "loader" ? [19, 6] : [5, 12];
+      const [top, tall] = LANES[span.lane];
       context.fillStyle = colour(span.kind);
-      context.fillRect(left, AXIS + row * ROW + top, Math.max(right - left - 0.5, span.kind === "evict" ? 2 : 1), tall);
+      context.fillRect(left, AXIS + row * ROW + top, Math.max(right - left - 0.5, LEAST[span.kind] ?? 1), tall);
     }
     if (pointer) showTip(end, width);
   }
 
   function showTip(end, width) {
     const row = Math.floor((pointer.y - AXIS) / ROW);
-    const loader = (pointer.y - AXIS) % ROW >= 18;
+    const lane = (pointer.y - AXIS) % ROW >= 18 ? "loader" : "processor";
     const at = end - range * (1 - pointer.x / width);
     const slack = (3 * range) / width;
-    const hits = spans.filter((span) => rowOf(span) === row && (span.lane === "loader") === loader);
+    const hits = spans.filter((span) => rowOf(span) === row && (span.lane === lane || span.lane === "ladder"));
     const near = (span) => Math.max(span.start_seconds - at, at - span.start_seconds - span.seconds, 0);
-    const best = hits.reduce((a, b) => (a && near(a) <= near(b) ? a : b), null);
+    // A choice is a moment within other spans: when the pointer is on it, it comes first.
+    const rank = (span) => (span.lane === "ladder" ? (near(span) <= slack ? -1 : Infinity) : near(span));
+    const best = hits.reduce((a, b) => (a && rank(a) <= rank(b) ? a : b), null);
     tip.hidden = !best || near(best) > slack;
     if (tip.hidden) return;
     const frames = best.frames ? ` · ${best.frames} frame${best.frames === 1 ? "" : "s"}` : "";
-    setText(tip, `${best.kind} ${best.model ?? ""} · ${seconds(best.seconds)}${frames} · at ${best.start_seconds.toFixed(2)} s`);
+    const what = best.lane === "ladder" ? best.text : `${best.kind} ${best.model ?? ""} · ${seconds(best.seconds)}${frames}`;
+    setText(tip, `${what} · at ${best.start_seconds.toFixed(2)} s`);
     const half = tip.offsetWidth / 2;
     tip.style.left = `${Math.max(half, Math.min(width - half, pointer.x))}px`;
     tip.style.top = `${AXIS + row * ROW - 6}px`;

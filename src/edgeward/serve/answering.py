@@ -1,0 +1,130 @@
+"""Who may answer each query: its model, or the models of its ladder.
+
+models = with_variants(config, resolved)
+asked = answering(config, models, device_name("cpu", threads=1))
+print(asked["street-people"].models, asked["street-people"].labels)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from edgeward.errors import BudgetError, ConfigError, nearest
+from edgeward.profile.machine import machine
+from edgeward.serve.analysis import Dialect
+from edgeward.serve.choosers import AnyChooser, chooser_for
+from edgeward.serve.config import BoxConfig, QueryConfig
+from edgeward.serve.ladder import AGAIN, Ladder, load_ladder
+from edgeward.serve.modelconfig import LadderConfig
+from edgeward.serve.models import ServedModel
+from edgeward.serve.portfolio import PortfolioModel
+from edgeward.serve.state import union_bytes
+
+__all__ = ["Answering", "answering", "calibration", "device_name", "ladder_models", "with_variants"]
+
+
+@dataclass(frozen=True)
+class Answering:
+    """models: names of those that may answer; labels: class names of the answers; chooser: None without a ladder.
+
+    dialects: how to understand each model of the ladder. notes: what is odd about the ladder, in words.
+    """
+
+    models: tuple[str, ...]
+    labels: tuple[str, ...]
+    task: str
+    chooser: AnyChooser | None = None
+    dialects: Mapping[str, Dialect] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ladder(self) -> tuple[str, ...]:
+        """The models to choose from, none without a ladder."""
+        return self.models if self.chooser is not None else ()
+
+
+def device_name(provider: str, threads: int) -> str:
+    """What latencies of a calibration hold for."""
+    return f"{machine()}, {provider}, {threads} thread(s)"
+
+
+def with_variants(config: BoxConfig, models: Mapping[str, ServedModel]) -> dict[str, ServedModel]:
+    """The models of a box, where each portfolio that a ladder lists gives way to its variants.
+
+    A portfolio that a query names itself stays, too.
+    """
+    listed = {name for ladder in config.ladders for name in ladder.models}
+    named = {query.model for query in config.queries}
+    found: dict[str, ServedModel] = {}
+    for name, model in models.items():
+        variants = _variants(model) if name in listed and isinstance(model, PortfolioModel) else []
+        found |= {each.name: each for each in variants}
+        if name in named or not variants:
+            found[name] = model
+    return found
+
+
+def ladder_models(ladder: LadderConfig, models: Mapping[str, ServedModel]) -> tuple[str, ...]:
+    """The names of the models that a ladder consists of; a portfolio's variants are called MODEL.VARIANT."""
+    found: list[str] = []
+    for name in ladder.models:
+        whole = name in models and not isinstance(models[name], PortfolioModel)
+        found += [name] if whole else [other for other in models if other.startswith(f"{name}.")]
+    return tuple(found)
+
+
+def answering(config: BoxConfig, models: Mapping[str, ServedModel], device: str) -> dict[str, Answering]:
+    """By query. Raises ConfigError when a calibration is missing, of another device, of other models or classes,
+    BudgetError when no model of a ladder fits."""
+    memory = config.budget.memory - union_bytes(
+        models[name].spec for name in {query.model for query in config.queries} if config.ladder(name) is None
+    )
+    return {
+        query.key: _answering(query, config.ladder(query.model), models, device, memory) for query in config.queries
+    }
+
+
+def _answering(
+    query: QueryConfig, ladder: LadderConfig | None, models: Mapping[str, ServedModel], device: str, memory: int
+) -> Answering:
+    if ladder is None:
+        card = models[query.model].card
+        return Answering((query.model,), card.labels, card.task)
+    names = ladder_models(ladder, models)
+    try:
+        calibrated = calibration(ladder, names, models)
+        calibrated.check(device, calibrated.labels)
+        for name in query.classes or ():
+            if name not in calibrated.labels:
+                raise ConfigError(
+                    f"it was calibrated for {', '.join(calibrated.labels[:5])}, query {query.key!r} asks for class "
+                    f"{name!r}; {AGAIN}"
+                )
+        chooser = chooser_for(ladder, calibrated, memory)
+        alone = (f"{names[0]!r} is its only model: nothing is to be chosen",) if len(names) == 1 else ()
+        notes = tuple(f"ladder {ladder.name!r}: {note}" for note in (*alone, *calibrated.notes))
+        dialects = {rung.name: Dialect(models[rung.name].card.labels, rung.certainty) for rung in calibrated.rungs}
+        return Answering(names, calibrated.labels, "detection", chooser, dialects, notes)
+    except (ConfigError, BudgetError) as error:
+        raise type(error)(f"ladder {ladder.name!r}: {error}") from error
+
+
+def calibration(config: LadderConfig, names: tuple[str, ...], models: Mapping[str, ServedModel]) -> Ladder:
+    """What was measured of these models, in this order. Raises ConfigError when one was not, or cannot be a rung."""
+    for name in names:
+        if models[name].card.task != "detection":
+            raise ConfigError(f"model {name!r} does {models[name].card.task}; a ladder holds detectors")
+    ladder = load_ladder(config.calibration)
+    known = [rung.name for rung in ladder.rungs]
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"{config.calibration} says nothing of model {name!r}; {nearest(name, known)}; {AGAIN}")
+        missing = [label for label in ladder.labels if label not in models[name].card.labels]
+        if missing:
+            raise ConfigError(f"model {name!r} knows no class {missing[0]!r} of the calibration; {AGAIN}")
+    return replace(ladder, rungs=tuple(ladder.rung(name) for name in names))
+
+
+def _variants(model: PortfolioModel) -> list[ServedModel]:
+    return [replace(each, name=f"{model.name}.{each.name}") for each in model.variants]

@@ -1,0 +1,102 @@
+"""What queries learn about the models of their ladders, event by event. Pure; part of `edgeward.serve.apply`.
+
+state = in_charge(state, Choose({"street": "fast"}, "objects are large"))
+state = learned(state, inferred, seconds_ns)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from edgeward.clock import NS, to_seconds
+from edgeward.serve.actions import Choose
+from edgeward.serve.choice import Answer, Choice, Look
+from edgeward.serve.choosers import AnyChooser
+from edgeward.serve.events import Failed, Inferred
+from edgeward.serve.state import CameraState, QueryState, State
+from edgeward.vision.results import Detections, result_from_json
+
+__all__ = ["disappointed", "in_charge", "learned", "looked"]
+
+Queries = dict[str, QueryState]
+
+
+def in_charge(state: State, action: Choose) -> State:
+    """After models were put in charge."""
+    now, queries = to_seconds(state.now_ns), dict(state.queries)
+    for name, model in action.models.items():
+        query = queries[name]
+        assert query.chooser is not None, "a choice for a query without a ladder"
+        choice = Choice(model, action.reason, probe=action.probe, also=action.also)
+        queries[name] = replace(
+            query,
+            chooser=query.chooser.taken(choice, now),
+            chosen=model,
+            after=query.chosen if action.probe or action.also else "",
+            also=action.also,
+        )
+    return replace(state, queries=queries)
+
+
+def looked(query: QueryState, camera: CameraState) -> QueryState:
+    """After a frame, whose size and pace may be new."""
+    if query.chooser is None or not camera.period_ns or not camera.width:
+        return query
+    look = Look(NS / camera.period_ns, camera.width, camera.height, to_seconds(query.spec.period_ns))
+    return replace(query, chooser=query.chooser.looking(look))
+
+
+def learned(state: State, event: Inferred, took_ns: int) -> State:
+    """After answers: each query's chooser sees its own boxes, all others how long the model took."""
+    now, queries = to_seconds(state.now_ns), dict(state.queries)
+    pictures = len({(job.camera, job.frame) for job in event.jobs})
+    alone = to_seconds(max(took_ns - sum(second.took_ns for second in event.also), 1)) / pictures
+    seen = {second.model: (to_seconds(second.took_ns) / pictures, second.results) for second in event.also}
+    seen[event.model] = alone, event.results
+    for place, job in enumerate(event.jobs):
+        query = queries[job.query]
+        if query.chooser is not None:
+            chooser = query.chooser
+            for model, (seconds, results) in seen.items():
+                boxes = _boxes(results, place)
+                if boxes is None:
+                    chooser = chooser.paced(model, seconds, now)
+                else:
+                    answer = Answer(model, to_seconds(job.arrived_ns), boxes, _boxes(event.expected, place))
+                    chooser = chooser.observe(answer, now, seconds)
+            queries[job.query] = replace(query, chooser=chooser, chosen=query.after or query.chosen, after="")
+    asked = {job.query for job in event.jobs}
+    rest = {name: query for name, query in queries.items() if name not in asked}
+    others = _told(rest, event.model, lambda chooser: chooser.paced(event.model, alone, now))
+    return replace(state, queries={**queries, **others})
+
+
+def disappointed(state: State, event: Failed) -> State:
+    """After a model failed: it leaves the ladders; who only looked with it goes back."""
+    now = to_seconds(state.now_ns)
+    changed = _told(state.queries, event.model, lambda chooser: chooser.failed(event.model, now, event.error))
+    back = {
+        name: replace(query, chosen=query.after, after="", also=())
+        for name, query in changed.items()
+        if query.after and event.model in (query.chosen, *query.also)
+    }
+    return replace(state, queries={**state.queries, **changed, **back})
+
+
+def _told(queries: Mapping[str, QueryState], model: str, tell: Callable[[AnyChooser], AnyChooser]) -> Queries:
+    """The queries that may use a model, after their choosers were told."""
+    return {
+        name: replace(query, chooser=tell(query.chooser))
+        for name, query in queries.items()
+        if query.chooser is not None and model in query.spec.ladder
+    }
+
+
+def _boxes(results: Sequence[Mapping[str, object] | None], place: int) -> Detections | None:
+    """None when the log does not hold them, as in a replay that went another way."""
+    record = results[place] if place < len(results) else None
+    if record is None:
+        return None
+    found = result_from_json(record)
+    return found if isinstance(found, Detections) else None

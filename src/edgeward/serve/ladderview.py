@@ -1,0 +1,45 @@
+"""What a query's ladder looks like at the moment, for the page and the API.
+
+print(ladder_report(state.queries["street"], state, clock.now_ns()).why)
+"""
+
+from __future__ import annotations
+
+from edgeward.clock import to_seconds
+from edgeward.serve.report import LadderReport, RungReport
+from edgeward.serve.selection import Selector
+from edgeward.serve.state import QueryState, State
+
+__all__ = ["ladder_report"]
+
+
+def ladder_report(query: QueryState, state: State, now_ns: int) -> LadderReport | None:
+    """The models that a query chooses from, None for a query without a ladder."""
+    chooser, now = query.chooser, to_seconds(now_ns)
+    if chooser is None:
+        return None
+    resident = [name for name, model in state.models.items() if model.status == "resident"]
+    choice = chooser.choice(now, resident)
+    return LadderReport(
+        name=query.spec.model,
+        rule=chooser.kind,
+        why=choice.reason,
+        switches=chooser.switches if isinstance(chooser, Selector) else 0,
+        rungs=tuple(
+            RungReport(
+                model=name,
+                relative=choice.relative.get(name),
+                seconds=chooser.latency.seconds.get(name) if isinstance(chooser, Selector) else None,
+                out=_out(chooser, name, now) if isinstance(chooser, Selector) else state.models[name].error,
+            )
+            for name in query.spec.ladder
+        ),
+    )
+
+
+def _out(chooser: Selector, name: str, now: float) -> str:
+    """Why a model may not be chosen."""
+    if name in chooser.out and chooser.out[name].until > now:
+        return chooser.out[name].why
+    known = any(rung.name == name for rung in chooser.available(now))
+    return "" if known else "another model is better in everything, or it does not fit in memory"

@@ -1,0 +1,88 @@
+"""Looks: when another model of a ladder answers once, for what it may see.
+
+    name = candidate(selector, rungs, values, strongest, now)
+    if name is not None and left_after(selector, rungs[name], now, resident) >= 0: ...
+
+A look costs accuracy on screen: its boxes may be worse, and better ones come later. What looks may cost together is
+saved up over time; what each is worth is told by how far the evidence is in doubt.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
+
+from edgeward.serve.ladder import Rung
+
+if TYPE_CHECKING:
+    from edgeward.serve.selection import Selector
+
+__all__ = ["candidate", "left_after", "price"]
+
+SHARED = 1.5
+"""How much longer the turns are than the answers when others use the processor, too."""
+BLIND = 0.25
+"""A model that finds less than this share of what the strongest finds of a size may miss what counts."""
+HOPE = 1.0
+"""Standard deviations by which a model may be better than estimated."""
+SAVED = 10.0
+"""Seconds for which looks may be saved up."""
+CHEAPEST = 0.25
+"""Share of the accuracy that a look costs at least."""
+
+
+def candidate(
+    selector: Selector, rungs: Mapping[str, Rung], values: Mapping[str, float], strongest: Rung, now: float
+) -> str | None:
+    """The rung that may be better than the one in charge, for all that is known: the likeliest such.
+
+    Where the one in charge is blind for sizes, the strongest has its turn first.
+    """
+    if not selector.rules.probe_share:
+        return None
+    active = selector.ladder.rung(selector.active)
+    may: dict[str, float] = {}
+    blind = any(own < BLIND * its for own, its in zip(active.accuracy, strongest.accuracy, strict=True))
+    if blind and strongest.name != selector.active:
+        looked = selector.latency.ran.get(strongest.name, now if selector.began is None else selector.began)
+        if (now - looked) * selector.rules.probe_share >= price(selector, strongest, (strongest.name,)):
+            return strongest.name
+    for name in rungs:
+        if name != selector.active and selector.rules.drift is not None and _sharing(selector) == 1:
+            hoped = values[name] * math.exp(HOPE * selector.evidence.doubt(name, selector.active))
+            if hoped > (1 + selector.rules.margin) * values[selector.active]:
+                may[name] = hoped
+    return max(sorted(may), key=may.__getitem__, default=None)
+
+
+def price(selector: Selector, rung: Rung, resident: Collection[str]) -> float:
+    """Seconds' worth of accuracy on screen that a look costs: its boxes are worse, and it holds up better ones."""
+    seconds, own = selector.latency.seconds[rung.name], selector.precision(selector.active)
+    if own <= 0:
+        return 0.0
+    held = 1 - selector.precision(selector.active, selector.latency.seconds[selector.active] + seconds) / own
+    worse = max(1 - selector.precision(rung.name) / own, 0.0)
+    cost = max(seconds, 1 / selector.rules.fps) * max(worse, CHEAPEST) + seconds * max(held, 0.0)
+    cost *= _sharing(selector)
+    if rung.name not in resident:
+        cost += rung.load_seconds
+        active, memory = selector.ladder.rung(selector.active), selector.rules.memory
+        if memory is not None and active.bytes + rung.bytes > memory:
+            cost += active.load_seconds  # it has to make room, and to come back
+    return cost
+
+
+def _sharing(selector: Selector) -> float:
+    """How many others, at least as slow, seem to wait for the processor, too; 1 for none but itself."""
+    alone = max(selector.latency.seconds[selector.active], 1 / selector.rules.fps)
+    return selector.turn / alone if selector.turn > SHARED * alone else 1.0
+
+
+def left_after(selector: Selector, rung: Rung, now: float, resident: Collection[str]) -> float:
+    """What is left of the seconds' worth that looks may cost after one of this rung; below 0 it has to wait."""
+    saved, when = selector.credit
+    began = now if selector.began is None else selector.began
+    cost = price(selector, rung, resident)
+    saved += (now - max(when, began)) * selector.rules.probe_share
+    return min(saved, max(SAVED * selector.rules.probe_share, cost)) - cost

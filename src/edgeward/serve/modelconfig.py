@@ -1,0 +1,135 @@
+"""What a box file says of its models, and of the ladders that they form.
+
+    config = ModelConfig(name="people", use="ssdlite-person")
+    ladder = LadderConfig(name="all", models=("people", "fast"), calibration="all.json")
+
+See `edgeward.serve.config` for the whole file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = ["InputConfig", "LadderConfig", "ModelConfig", "Name", "Seconds", "Section"]
+
+Name = Annotated[str, Field(pattern=r"^[\w.\-]{1,64}$", description="letters, digits, '_', '.', '-'; at most 64")]
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+PLAN_KEYS = ("network", "weights", "fleet", "profile", "certs", "standby")
+"""Of a model's entry, what only a plan makes use of."""
+
+
+class Section(BaseModel):
+    """A part of the file: frozen, and without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class InputConfig(Section):
+    """How a frame becomes the model's input; what is left out follows the model's convention."""
+
+    height: int | None = Field(None, ge=8, le=8192)
+    width: int | None = Field(None, ge=8, le=8192)
+    colour: Literal["bgr", "rgb"] | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    fit: Literal["stretch", "letterbox"] | None = None
+
+
+class ModelConfig(Section):
+    """A packaged model by name (`use`), an ONNX file (`file`, `convention`), variants of which the box chooses
+    (`portfolio`, `convention`), or a network on several hosts (`plan`)."""
+
+    name: Name
+    use: str | None = Field(None, description="a packaged model or architecture: see `edgeward models`")
+    file: Path | None = Field(None, description="an ONNX file, or the weights of the architecture named by `use`")
+    task: Literal["detection", "classification", "embedding"] | None = None
+    convention: str | None = Field(None, description="how the outputs are to be read: yolov8, ssd, fastestdet, ...")
+    labels: tuple[str, ...] | Path | Literal["coco"] | None = Field(
+        None, description="class names: a list, a text file with one a line, or 'coco'"
+    )
+    input: InputConfig = InputConfig()
+    max_batch: int = Field(4, ge=1, le=64, description="frames of different cameras run together at most")
+    portfolio: Path | None = Field(
+        None, description="a folder by `edgeward prune portfolio`: the box changes between its variants by load"
+    )
+    plan: Path | None = Field(None, description="a plan by `edgeward plan -o`: the model runs split, on several hosts")
+    network: str | None = Field(None, description="of a plan: its network, when the plan's own name does not find it")
+    weights: Path | None = Field(None, description="of a plan: the network's weights, safetensors or a state_dict")
+    fleet: Path | None = Field(None, description="of a plan: where its nodes are; worker processes when absent")
+    profile: Path | None = Field(None, description="of a plan: with it, plans follow what is measured")
+    certs: Path | None = Field(None, description="of a plan: folder of certificates for nodes beyond this machine")
+    standby: bool | None = Field(None, description="of a plan: keep the whole network ready here; true when absent")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        given = [key for key in ("use", "file", "portfolio") if getattr(self, key) is not None]
+        if self.plan is not None and given:
+            raise ValueError(f"'plan' and '{given[0]}' exclude each other; keep one of them")
+        of_plan = [key for key in PLAN_KEYS if getattr(self, key) is not None]
+        if self.plan is None and of_plan:
+            raise ValueError(f"'{of_plan[0]}' belongs to a 'plan'; add the plan or take '{of_plan[0]}' away")
+        if self.portfolio is not None and len(given) > 1:
+            raise ValueError(f"'portfolio' and '{given[0]}' exclude each other; keep one of them")
+        if self.plan is None and not given:
+            raise ValueError(
+                "give either 'use' (a packaged model), 'file' (an ONNX file), 'portfolio' (variants of one) "
+                "or 'plan' (several hosts)"
+            )
+        if given in (["file"], ["portfolio"]) and self.convention is None:
+            raise ValueError("an ONNX file needs 'convention', how its outputs are to be read")
+        return self
+
+    def resolved(self, base: Path) -> ModelConfig:
+        """The same with paths of files taken relative to `base`."""
+        update: dict[str, Any] = {
+            key: base / value.expanduser()
+            for key in ("file", "labels", "portfolio", "plan", "weights", "fleet", "profile", "certs")
+            if isinstance(value := getattr(self, key), Path)
+        }
+        if self.network is not None:
+            update["network"] = _located_network(self.network, base)
+        return self.model_copy(update=update)
+
+
+class LadderConfig(Section):
+    """Models that can answer the same question; the box takes the one that is most accurate on screen at the moment."""
+
+    name: Name
+    models: tuple[Name, ...] = Field(
+        min_length=1, description="names of models; one with a 'portfolio' stands for all its variants"
+    )
+    calibration: Path = Field(description="what `edgeward serve calibrate` measured of them on this device")
+    rule: Literal["precision", "thresholds", "periodic", "random", "round-robin"] = Field(
+        "precision",
+        description="precision: expected accuracy on screen; thresholds: by the median size of boxes; periodic: the "
+        "cheapest that agrees with the largest when all are compared; random and round-robin, to compare with",
+    )
+    margin: float = Field(0.03, ge=0, le=1, description="by how much better another model must be (precision)")
+    dwell: float = Field(0.3, ge=0, le=3600, description="seconds a model stays at least (precision)")
+    probe_share: float = Field(
+        0.02, ge=0, lt=1, description="share of the time for looks of the strongest at what others miss (precision)"
+    )
+    thresholds: tuple[float, ...] | None = Field(
+        None, description="falling sizes, square roots of a share of the frame, that part models (thresholds)"
+    )
+    period: Seconds = Field(4.0, description="seconds from one comparison to the next (periodic)")
+    agreement: float = Field(0.8, ge=0, le=1, description="least agreement with the largest model (periodic)")
+    seed: int = Field(0, ge=0, description="of the lot (random)")
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        twice = sorted({name for name in self.models if self.models.count(name) > 1})
+        if twice:
+            raise ValueError(f"model {twice[0]!r} is listed twice")
+        return self
+
+
+def _located_network(network: str, base: Path) -> str:
+    """The file that a network's name holds relative to `base`: nets.py:NAME, NAME=FILE, config.json; else as it is."""
+    name, equals, file = network.rpartition("=")
+    if equals or ".py:" in file or file.endswith(".json") or "/" in file:
+        return f"{name}{equals}{base / Path(file).expanduser()}"
+    return network

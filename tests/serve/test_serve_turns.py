@@ -1,0 +1,129 @@
+"""Whose frame goes first: what waiting costs, against serving in the order of arrival."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from test_serve_laddering import TAKES, LadderCosts, answers, boxes, ladder, state
+
+from edgeward.clock import NS
+from edgeward.serve.events import FrameArrived
+from edgeward.serve.policies import policy_named
+from edgeward.serve.selection import Rules, Selector
+from edgeward.serve.simulate import simulate
+from edgeward.serve.turns import costliest
+
+MS = NS // 1000
+
+
+def one_model(name):
+    """A chooser with nothing to choose, which estimates all the same."""
+    only = replace(ladder(), rungs=(ladder().rung(name),))
+    return Selector.start(only, Rules(30, 1000, 1000, own_frame=False))
+
+
+class Paces(LadderCosts):
+    """Camera c0 sees objects that stand still, c1 objects that move."""
+
+    def __init__(self, load=1.0):
+        super().__init__(lambda ns: load)
+
+    def results(self, model, action):
+        speed = 0.06 if action.jobs[0].camera == "c1" else 0.0
+        self.scene = lambda frame: boxes(150, frame, speed=speed)
+        return tuple(self.scene(job.frame).to_json() for job in action.jobs)
+
+
+def arrivals(seconds, periods):
+    """Frames of each camera, its period in milliseconds; none at the same moment as another."""
+    found = [
+        FrameArrived(1 + camera * MS + index * period * MS, f"c{camera}", index, index, 1000, 1000)
+        for camera, period in enumerate(periods)
+        for index in range(round(1000 * seconds / period))
+    ]
+    return sorted(found, key=lambda event: event.time_ns)
+
+
+def served(policy, periods, load=1.0, model="middle"):
+    begun = state(lambda: one_model(model), cameras=len(periods))
+    return simulate(begun, arrivals(8, periods), policy_named(policy), Paces(load))
+
+
+def in_time_for_the_next(run, query, period):
+    """The share of a camera's frames at which the answer to the frame before is on screen."""
+    ready = {}
+    for event in run.events:
+        for job in getattr(event, "jobs", ()) if event.kind == "inferred" else ():
+            if job.query == query:
+                ready[job.frame] = event.time_ns
+    camera = int(query[1:])
+    count = max(ready) + 1
+    met = [ready.get(frame, 1 << 62) <= 1 + camera * MS + (frame + 1) * period * MS for frame in range(count)]
+    return np.mean(met)
+
+
+def test_an_answer_that_is_in_time_anyway_lets_others_go_first():
+    """An answer takes 40 ms: c0 and c2 can wait for 160 ms, c1 with a frame every 60 ms cannot."""
+    periods = (200, 60, 210)
+    ours, plain = served("edf-lru", periods), served("fifo-lru", periods)
+    assert in_time_for_the_next(ours, "q1", 60) > in_time_for_the_next(plain, "q1", 60) + 0.1
+    for query, period in (("q0", 200), ("q2", 210)):
+        assert in_time_for_the_next(ours, query, period) > 0.9
+
+
+@pytest.mark.parametrize("load", [2.0, 6.0])
+def test_nobody_starves_under_overload(load):
+    run = served("edf-lru", (200, 60, 33), load)
+    for query in ("q0", "q1", "q2"):
+        times = [at for at, _ in answers(run, query)]
+        assert max(np.diff(times)) < 0.5 + 3 * load * TAKES["middle"] / 1000
+
+
+def test_it_is_not_told_for_one_frame_or_before_anything_was_answered():
+    begun = state(lambda: one_model("middle"), cameras=2)
+    assert costliest(begun, []) is None
+    run = simulate(begun, arrivals(0.001, (1, 1)), policy_named("edf-lru"), Paces(), until_ns=2)
+    waiting = [job for query in run.state.queries.values() for job in query.jobs]
+    assert costliest(run.state, waiting) is None
+
+
+def test_the_choice_costs_least_of_all_orders():
+    """Against brute force: of two frames that wait, the one is first whose waiting costs more."""
+    run = served("edf-lru", (200, 60), load=3.0)
+    checked = 0
+    for until in range(2000, 6000, 130):
+        part = simulate(
+            state(lambda: one_model("middle"), cameras=2),
+            arrivals(8, (200, 60)),
+            policy_named("edf-lru"),
+            Paces(3.0),
+            until * MS,
+        ).state
+        jobs = [job for query in part.queries.values() for job in query.jobs]
+        first = costliest(part, jobs)
+        if first is None or len(jobs) < 2:
+            continue
+        costs = {job: _cost(part, job, jobs) for job in jobs}
+        assert costs[first] <= min(costs.values()) + 1e-9
+        checked += 1
+    assert checked > 3
+    assert run.state.queries["q0"].answered_frame > 0
+
+
+def _cost(part, first, jobs):
+    """Accuracy times seconds that the frames lose when `first` goes first and the other next."""
+    total, ready = 0.0, part.now_ns / NS
+    for job in [first, *(other for other in jobs if other is not first)]:
+        query = part.queries[job.query]
+        chooser = query.chooser
+        seconds, fps = chooser.latency.seconds[query.model], chooser.rules.fps
+        alone, ready = part.now_ns / NS + seconds, ready + seconds
+        for k in range(1, 60):
+            coming = job.arrived_ns / NS + k / fps
+            if alone <= coming < ready:
+                old = k + (job.arrived_ns - query.answered_arrival_ns) / NS * fps
+                new, kept = chooser.precisions(query.model, np.array([float(k), old]))
+                total += (new - kept) / fps
+    return total
