@@ -484,3 +484,81 @@ def test_no_camera_starves_when_all_want_more_than_there_is(policy, cameras, per
     times = [[at for at, _ in answers(found, name)] for name in begun.queries]
     assert max(map(len, times)) - min(map(len, times)) <= 1
     assert max(max(np.diff(each)) for each in times) <= (cameras + 0.1) * TAKES["large"] / 1000
+
+
+def test_a_camera_that_is_away_does_not_keep_others_from_choosing_together():
+    begun = state(cameras=3)
+    arrivals = [event for event in frames(6, cameras=3) if event.camera != "c2"]
+    found = run(begun, arrivals)
+    assert any("combination" in action.reason for action in choices(found))
+    assert all(len(answers(found, query)) > 10 for query in ("q0", "q1"))
+
+
+def test_a_query_that_is_never_answered_does_not_freeze_the_others():
+    """q1's models always fail; q0 goes on as if alone when its scene changes."""
+
+    class OneFails(LadderCosts):
+        def outcome(self, decided):
+            action = decided.action
+            if isinstance(action, Infer) and action.jobs[0].query == "q1":
+                return Failed(decided.time_ns + MS, decided.number, action.model, "infer", "no")
+            return super().outcome(decided)
+
+    names = {"q0": tuple(TAKES), "q1": tuple(f"other-{name}" for name in TAKES)}
+    queries = [QuerySpec(q, f"c{q[1]}", "people", 0, 500 * MS, NS, False, models) for q, models in names.items()]
+    models = [ModelSpec(name, {name: 100}, 1) for each in names.values() for name in each]
+    others = replace(ladder(), rungs=tuple(replace(rung, name=f"other-{rung.name}") for rung in ladder().rungs))
+    rules = Rules(30, SIDE, SIDE, own_frame=False)
+    begun = State.start(
+        queries, models, 10_000, {"q0": Selector.start(ladder(), rules), "q1": Selector.start(others, rules)}
+    )
+    changing = OneFails(scene=lambda frame: boxes(50, frame) if frame < 120 else boxes(150, frame, speed=0.08))
+    found = run(begun, frames(12, cameras=2), changing)
+    late = [model for at, model in answers(found) if at > 9]
+    assert late.count("small") > 0.6 * len(late)
+
+
+@pytest.mark.parametrize(("first", "then"), [(1, 33), (33, 400)])
+def test_another_pace_is_noticed_however_different(first, then):
+    early = [FrameArrived(1 + i * first * MS, "c0", i, i, SIDE, SIDE) for i in range(5)]
+    late = [FrameArrived(early[-1].time_ns + (i + 1) * then * MS, "c0", 5 + i, 5 + i, SIDE, SIDE) for i in range(40)]
+    found = run(state(lambda: Fixed("small")), [*early, *late])
+    assert found.state.cameras["c0"].period_ns == pytest.approx(then * MS, rel=0.02)
+
+
+def test_one_gap_is_no_other_pace():
+    arrivals = frames(2)
+    arrivals += [replace(each, time_ns=each.time_ns + 20 * NS, frame=each.frame + 60) for each in frames(1)]
+    found = run(state(lambda: Fixed("small")), arrivals)
+    assert found.state.cameras["c0"].period_ns == pytest.approx(33 * MS, rel=0.02)
+
+
+def test_a_slow_camera_is_served_beside_busy_ones_even_when_its_frames_go_stale():
+    """Frames a second apart that are given up after 0.2 s keep their turn."""
+    queries = [QuerySpec(f"q{i}", f"c{i}", "people", 0, 500 * MS, NS, False, tuple(TAKES)) for i in range(5)]
+    queries.append(QuerySpec("slow", "slow", "people", 0, 500 * MS, NS // 5, False, tuple(TAKES)))
+    models = [ModelSpec(name, {name: 100}, 1) for name in TAKES]
+    begun = State.start(queries, models, 10_000, {query.name: Fixed("large") for query in queries})
+    slow = [FrameArrived(500_000 + i * NS, "slow", i, i, SIDE, SIDE) for i in range(30)]
+    arrivals = sorted([*frames(30, cameras=5), *slow], key=lambda event: event.time_ns)
+    found = run(begun, arrivals)
+    assert len(answers(found, "slow")) > 7
+
+
+def test_queries_alike_on_one_camera_get_one_model():
+    queries = [QuerySpec(f"q{i}", "c0", "people", 0, 500 * MS, NS, False, tuple(TAKES)) for i in range(2)]
+    models = [ModelSpec(name, {name: 100}, 1) for name in TAKES]
+    rules = Rules(30, SIDE, SIDE, own_frame=False)
+    begun = State.start(queries, models, 10_000, {query.name: Selector.start(ladder(), rules) for query in queries})
+    found = run(begun, frames(5), LadderCosts(scene=lambda frame: boxes(150, frame, speed=0.02)))
+    late = {query: [model for at, model in answers(found, query) if at > 2] for query in ("q0", "q1")}
+    assert late["q0"] == late["q1"]
+
+
+def test_a_model_that_cannot_fit_is_never_put_in_charge():
+    begun = state()
+    larger = replace(begun.models["large"].spec, tensors={"large": 20_000})
+    begun = replace(begun, models={**begun.models, "large": replace(begun.models["large"], spec=larger)})
+    found = run(begun, frames(4))
+    assert len(answers(found)) > 20
+    assert "large" not in {model for _, model in answers(found)}

@@ -82,7 +82,7 @@ def calibrate(
         chosen = chosen_frames(counts, frames)
         settings = Settings(
             labels, device_name(best_provider(box.budget.device), threads), threads,
-            confidence or min((query.confidence for query in queries), default=0.3),
+            _least(queries) if confidence is None else confidence,
             truth=bool(truth), reference=reference, expected=sum(map(len, chosen)), progress=progress, note=note,
         )  # fmt: skip
         made = calibrated(models, sampled(clips, chosen, labels), settings)
@@ -162,6 +162,15 @@ def _classes(queries: Sequence[QueryConfig]) -> list[str]:
     if not all(query.classes for query in queries):
         return []
     return sorted({name for query in queries for name in query.classes or ()})
+
+
+def _least(queries: Sequence[QueryConfig]) -> float:
+    """The least score that a query of the ladder asks for. Raises ConfigError for none."""
+    found = min((query.confidence for query in queries), default=0.3)
+    if not 0 < found < 1:
+        names = ", ".join(query.key for query in queries if query.confidence == found)
+        raise ConfigError(f"query {names} has confidence {found}; give --confidence, over 0 and below 1, for this")
+    return found
 
 
 def _check_truths(clips: Sequence[Clip], labels: tuple[str, ...]) -> None:

@@ -15,7 +15,7 @@ import typer
 
 from edgeward.cli.group import usually
 from edgeward.cli.output import note, percent, print_json, seconds, show_table
-from edgeward.errors import ConfigError, nearest
+from edgeward.errors import ConfigError, StoreError, nearest
 from edgeward.units import format_bytes
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def merge(
         steps.append(step)
         note(_told(step))
     if onnx:
-        _exported(output)
+        _exported(output, tasks)
     _reported(output, steps, json_)
 
 
@@ -184,12 +184,14 @@ def _told(step: Step) -> str:
     return f"{seconds(step.seconds)}: {what}: {step.outcome}; {format_bytes(step.saved_bytes)} saved; {reached}"
 
 
-def _exported(folder: Path) -> None:
-    from edgeward.merge.export import export_onnx
-    from edgeward.merge.manifest import names
+def _exported(folder: Path, tasks: Sequence[Task]) -> None:
+    import copy
+    from functools import partial
 
-    for name in names(folder):
-        export_onnx(folder, name, folder / f"{name}.onnx")
+    from edgeward.merge.export import export_onnx
+
+    for task in tasks:
+        export_onnx(folder, task.name, folder / f"{task.name}.onnx", partial(copy.deepcopy, task.module))
 
 
 def _reported(folder: Path, steps: Sequence[Step], json_: bool) -> None:
@@ -197,6 +199,9 @@ def _reported(folder: Path, steps: Sequence[Step], json_: bool) -> None:
 
     manifests = {name: read_manifest(folder, name) for name in names(folder)}
     sizes = _tensor_bytes(folder)
+    lacking = {one for each in manifests.values() for one in each.parameters.values()} - sizes.keys()
+    if lacking:
+        raise StoreError(f"{folder} lacks {len(lacking)} tensors, such as {min(lacking)[:12]}; obtain the folder again")
     together = sum(sizes[one] for one in {each for one in manifests.values() for each in one.parameters.values()})
     apart = {name: sum(sizes[each] for each in one.parameters.values()) for name, one in manifests.items()}
     if json_:

@@ -95,11 +95,12 @@ def publish(work: Path, folder: Path) -> None:
             work.rename(folder)
             return
         aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        folder.rename(aside / "old")
         try:
+            folder.rename(aside / "old")
             work.rename(folder)
-        except OSError:
-            (aside / "old").rename(folder)
+        except BaseException:
+            if not folder.exists():  # also when interrupted in between: the only finished copy must not go
+                (aside / "old").rename(folder)
             raise
         finally:
             shutil.rmtree(aside, ignore_errors=True)

@@ -7,7 +7,7 @@ print(asked["street-people"].models, asked["street-people"].labels)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from edgeward.errors import BudgetError, ConfigError, nearest
@@ -80,18 +80,21 @@ def answering(config: BoxConfig, models: Mapping[str, ServedModel], device: str)
     memory = config.budget.memory - union_bytes(
         models[name].spec for name in {query.model for query in config.queries} if config.ladder(name) is None
     )
-    return {
-        query.key: _answering(query, config.ladder(query.model), models, device, memory) for query in config.queries
-    }
+    room = (memory, config.budget.memory)
+    return {query.key: _answering(query, config.ladder(query.model), models, device, room) for query in config.queries}
 
 
 def _answering(
-    query: QueryConfig, ladder: LadderConfig | None, models: Mapping[str, ServedModel], device: str, memory: int
+    query: QueryConfig,
+    ladder: LadderConfig | None,
+    models: Mapping[str, ServedModel],
+    device: str,
+    memory: tuple[int, int],
 ) -> Answering:
     if ladder is None:
         card = models[query.model].card
         return Answering((query.model,), card.labels, card.task)
-    names = ladder_models(ladder, models)
+    names, (memory_left, budget) = ladder_models(ladder, models), memory
     try:
         calibrated = calibration(ladder, names, models)
         calibrated.check(device, calibrated.labels)
@@ -101,13 +104,26 @@ def _answering(
                     f"it was calibrated for {', '.join(calibrated.labels[:5])}, query {query.key!r} asks for class "
                     f"{name!r}; {AGAIN}"
                 )
-        chooser = chooser_for(ladder, calibrated, memory)
+        try:
+            chooser = chooser_for(ladder, calibrated, memory_left)
+        except BudgetError:  # not beside the models of other queries: they take turns in memory
+            chooser = chooser_for(ladder, calibrated, budget)
         alone = (f"{names[0]!r} is its only model: nothing is to be chosen",) if len(names) == 1 else ()
-        notes = tuple(f"ladder {ladder.name!r}: {note}" for note in (*alone, *calibrated.notes))
+        silent = _silent(query, calibrated, [models[name].card.labels for name in names])
+        notes = tuple(f"ladder {ladder.name!r}: {note}" for note in (*alone, *silent, *calibrated.notes))
         dialects = {rung.name: Dialect(models[rung.name].card.labels, rung.certainty) for rung in calibrated.rungs}
         return Answering(names, calibrated.labels, "detection", chooser, dialects, notes)
     except (ConfigError, BudgetError) as error:
         raise type(error)(f"ladder {ladder.name!r}: {error}") from error
+
+
+def _silent(query: QueryConfig, ladder: Ladder, known: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """What the models know but a query without `classes` is not told."""
+    missing = [label for label in known[0] if label not in ladder.labels and all(label in each for each in known)]
+    if query.classes is not None or not missing:
+        return ()
+    listed = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+    return (f"query {query.key!r} is told of {', '.join(ladder.labels[:5])} only, not of {listed}; {AGAIN}",)
 
 
 def calibration(config: LadderConfig, names: tuple[str, ...], models: Mapping[str, ServedModel]) -> Ladder:
@@ -123,7 +139,9 @@ def calibration(config: LadderConfig, names: tuple[str, ...], models: Mapping[st
         missing = [label for label in ladder.labels if label not in models[name].card.labels]
         if missing:
             raise ConfigError(f"model {name!r} knows no class {missing[0]!r} of the calibration; {AGAIN}")
-    return replace(ladder, rungs=tuple(ladder.rung(name) for name in names))
+    # What a model takes in memory is known better than when it was calibrated: its file may be another one by now.
+    held = {name: sum(models[name].tensors.values()) for name in names}
+    return replace(ladder, rungs=tuple(replace(ladder.rung(name), bytes=held[name]) for name in names))
 
 
 def _variants(model: PortfolioModel) -> list[ServedModel]:

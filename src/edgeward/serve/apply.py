@@ -35,6 +35,8 @@ SMOOTHING = 0.2
 
 SILENCE = 8
 """Frames that a camera may miss and still be as fast as before."""
+GAPS = 3
+"""Such gaps in a row make another pace."""
 
 FIRST_RETRY_NS = 1 * NS
 LAST_RETRY_NS = 60 * NS
@@ -67,16 +69,20 @@ def _frame_arrived(event: FrameArrived, state: State) -> State:
 
 
 def _with_frame(camera: CameraState, event: FrameArrived) -> CameraState:
-    since = event.time_ns - camera.arrived_ns
-    # A camera that was silent for long did not change its pace.
-    steady = camera.arrived_ns >= 0 and (not camera.period_ns or since < SILENCE * camera.period_ns)
+    since, usual = event.time_ns - camera.arrived_ns, camera.period_ns
+    gaps = camera.gaps + 1 if usual and since >= SILENCE * usual else 0
+    # A camera that was silent for once did not change its pace; before its second frame it has none.
+    period = usual
+    if camera.arrived_ns >= 0 and gaps in (0, GAPS):
+        period = since if gaps else _smoothed(usual or None, since)
     return replace(
         camera,
         frame=event.frame,
         arrived_ns=event.time_ns,
         width=event.width,
         height=event.height,
-        period_ns=_smoothed(camera.period_ns or None, since) if steady else camera.period_ns,
+        period_ns=period,
+        gaps=0 if gaps >= GAPS else gaps,
     )
 
 
@@ -85,7 +91,7 @@ def _with_job(query: QueryState, event: FrameArrived) -> QueryState:
     deadline = event.time_ns + spec.deadline_ns
     replaced = 0 if spec.every_frame else len(query.jobs)
     # Whoever waits keeps the place in the queue: with the newest frame's own, a camera could wait for ever.
-    turn = min((job.turn_ns for job in query.jobs), default=deadline) if replaced else deadline
+    turn = deadline if spec.every_frame else query.turn_ns or deadline
     job = Job(spec.name, spec.camera, event.frame, event.time_ns, deadline, turn)
     # A frame that comes a little late must not push all later ones back: the schedule keeps its
     # phase, unless the camera was silent for a whole period.
@@ -95,6 +101,7 @@ def _with_job(query: QueryState, event: FrameArrived) -> QueryState:
         query,
         next_due_ns=next_due if spec.period_ns else 0,
         jobs=(*query.jobs, job) if spec.every_frame else (job,),
+        turn_ns=turn,
         due=query.due + 1,
         skipped=query.skipped + replaced,
     )
@@ -118,7 +125,8 @@ def _decided(event: Decided, state: State) -> State:
             queries = dict(state.queries)
             for name in {job.query for job in infer.jobs}:
                 query = queries[name]
-                queries[name] = replace(query, jobs=tuple(job for job in query.jobs if job not in taken), also=())
+                left = tuple(job for job in query.jobs if job not in taken)
+                queries[name] = replace(query, jobs=left, also=(), turn_ns=0)
             model = replace(state.models[infer.model], used_ns=event.time_ns)
             running = Running(event.number, event.time_ns, infer)
             return replace(

@@ -13,11 +13,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from edgeward.errors import ConfigError
+from edgeward.errors import BudgetError, ConfigError
 from edgeward.serve.ladder import Ladder
 from edgeward.serve.modelconfig import LadderConfig
 from edgeward.serve.rivals import Fixed, Oracle, Periodic, Random, RoundRobin, Thresholds
 from edgeward.serve.selection import Rules, Selector
+from edgeward.units import format_bytes
 
 __all__ = ["AnyChooser", "chooser_for"]
 
@@ -36,6 +37,12 @@ def chooser_for(config: LadderConfig, ladder: Ladder, memory: int) -> AnyChooser
     when options do not belong together.
     """
     names = tuple(rung.name for rung in sorted(ladder.rungs, key=lambda rung: (rung.seconds, rung.name)))
+    large = max(ladder.rungs, key=lambda rung: rung.bytes)
+    if config.rule != "precision" and large.bytes > memory:
+        raise BudgetError(
+            f"rule {config.rule!r} uses every model, but {large.name!r} needs {format_bytes(large.bytes)} of "
+            f"{format_bytes(memory)}; raise budget.memory to at least that, or take it off the ladder"
+        )
     match config.rule:
         case "thresholds":
             if config.thresholds is None:

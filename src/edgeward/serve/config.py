@@ -166,6 +166,10 @@ class BoxConfig(Section):
         for query in self.queries:
             _known("camera", query, [camera.name for camera in self.cameras])
             _known("model", query, [*models, *(ladder.name for ladder in self.ladders)])
+        for model in self.models:
+            taken = [name for name in models if model.portfolio is not None and name.startswith(f"{model.name}.")]
+            if taken:
+                raise ValueError(f"model {taken[0]!r} is named like a variant of portfolio {model.name!r}; rename it")
         for ladder in self.ladders:
             for name in ladder.models:
                 if name not in models:

@@ -11,6 +11,7 @@ that is most accurate on screen (see `edgeward.serve.joint`).
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import cast
 
 from edgeward.clock import to_seconds
 from edgeward.errors import BudgetError
@@ -19,12 +20,14 @@ from edgeward.serve.choice import Choice
 from edgeward.serve.joint import assign
 from edgeward.serve.policy import Policy, fits
 from edgeward.serve.selection import Selector
-from edgeward.serve.state import State, union_bytes
+from edgeward.serve.state import QueryState, State, union_bytes
 
 __all__ = ["Laddering"]
 
 TURN_NS = 500_000_000
 """How often a joint choice is made: it weighs all combinations, which takes some milliseconds."""
+AWAY_NS = 2_000_000_000
+"""A camera without a frame for so long takes no part in the joint choice."""
 
 
 class Laddering(Policy):
@@ -33,26 +36,49 @@ class Laddering(Policy):
     def next(self, state: State) -> Action | None:
         if state.processor is not None:
             return None
-        selectors = {
-            name: query.chooser for name, query in state.queries.items() if isinstance(query.chooser, Selector)
-        }
-        together = len(selectors) > 1
-        ready = together and all(each.last is not None for each in selectors.values())
-        if ready and _turn(state) and (action := _together(state, selectors)) is not None:
+        groups = _groups(state)
+        selectors = {name: _selector(state, name) for name in groups}
+        together = len(groups) > 1
+        if together and _turn(state) and (action := _together(state, selectors, groups)) is not None:
             return action
+        shared = {name for names in groups.values() for name in names} if together else set()
         resident = [name for name, model in state.models.items() if model.status == "resident"]
         for name, query in state.queries.items():
-            if query.chooser is None or not query.jobs or query.after:
+            chooser = query.chooser
+            if chooser is None or not query.jobs or query.after:
                 continue
-            if ready and name in selectors and _may_stay(selectors[name], state):
+            if name in shared and _may_stay(_selector(state, name), state):
                 continue
-            choice = query.chooser.choice(to_seconds(state.now_ns), resident)
-            if choice.probe and together:
-                continue  # a look for one camera would hold up all others
+            # A look for one camera would hold up all others.
+            asked = chooser.unlooking() if together and isinstance(chooser, Selector) else chooser
+            choice = asked.choice(to_seconds(state.now_ns), resident)
             action = _towards(state, {name: choice.name}, choice)
             if action is not None:
                 return action
         return None
+
+
+def _groups(state: State) -> dict[str, list[str]]:
+    """Queries that can be weighed against each other; those alike on one camera are one, as one inference serves them.
+
+    By the first query of each group. Whoever has not been answered yet, or has no frames, takes no part.
+    """
+    found: dict[tuple[str, str], list[str]] = {}
+    for name, query in state.queries.items():
+        chooser = query.chooser
+        if isinstance(chooser, Selector) and chooser.last is not None and _delivers(state, query):
+            found.setdefault((query.spec.camera, query.spec.model), []).append(name)
+    return {names[0]: names for names in found.values()}
+
+
+def _selector(state: State, name: str) -> Selector:
+    return cast(Selector, state.queries[name].chooser)
+
+
+def _delivers(state: State, query: QueryState) -> bool:
+    """Whether a query's camera sent a frame of late: others need not wait for one that is away."""
+    arrived = state.cameras[query.spec.camera].arrived_ns
+    return arrived >= 0 and state.now_ns - arrived <= max(AWAY_NS, 2 * query.spec.period_ns)
 
 
 def _may_stay(selector: Selector, state: State) -> bool:
@@ -66,14 +92,20 @@ def _turn(state: State) -> bool:
     return state.now_ns // TURN_NS > state.begun_ns // TURN_NS
 
 
-def _together(state: State, selectors: Mapping[str, Selector]) -> Action | None:
+def _together(state: State, selectors: Mapping[str, Selector], groups: Mapping[str, list[str]]) -> Action | None:
     fixed = [state.models[query.model].spec for query in state.queries.values() if query.chooser is None]
     try:
         found = assign(selectors, to_seconds(state.now_ns), state.budget_bytes - union_bytes(fixed))
     except BudgetError:  # models of different queries may have to take turns in memory
         found = assign(selectors, to_seconds(state.now_ns))
-    settled = {name: model for name, model in found.names.items() if not state.queries[name].after}
-    return _towards(state, settled, Choice("", found.reason))
+    settled = {name: model for first, model in found.names.items() for name in groups[first]}
+    settled = {name: model for name, model in settled.items() if not state.queries[name].after}
+    changes = [
+        f"{model!r} instead of {state.queries[name].model!r} for {name}"
+        for name, model in settled.items()
+        if state.queries[name].model != model
+    ]
+    return _towards(state, settled, Choice("", f"{', '.join(changes)}: {found.reason}"))
 
 
 def _towards(state: State, models: Mapping[str, str], choice: Choice) -> Action | None:
@@ -82,6 +114,8 @@ def _towards(state: State, models: Mapping[str, str], choice: Choice) -> Action 
     if not changed:
         return None
     needed = list(dict.fromkeys((*changed.values(), *choice.also)))
+    if any(state.models[name].spec.bytes > state.budget_bytes for name in needed):
+        return None  # it could never be loaded
     absent = [name for name in needed if state.models[name].status != "resident"]
     answering = any(state.models[state.queries[name].model].status == "resident" for name in changed)
     if absent and answering:

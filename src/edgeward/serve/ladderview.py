@@ -5,6 +5,8 @@ print(ladder_report(state.queries["street"], state, clock.now_ns()).why)
 
 from __future__ import annotations
 
+import math
+
 from edgeward.clock import to_seconds
 from edgeward.serve.report import LadderReport, RungReport
 from edgeward.serve.selection import Selector
@@ -28,13 +30,18 @@ def ladder_report(query: QueryState, state: State, now_ns: int) -> LadderReport 
         rungs=tuple(
             RungReport(
                 model=name,
-                relative=choice.relative.get(name),
+                relative=_finite(choice.relative.get(name)),
                 seconds=chooser.latency.seconds.get(name) if isinstance(chooser, Selector) else None,
                 out=_out(chooser, name, now) if isinstance(chooser, Selector) else state.models[name].error,
             )
             for name in query.spec.ladder
         ),
     )
+
+
+def _finite(value: float | None) -> float | None:
+    """None for a ratio to nothing."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _out(chooser: Selector, name: str, now: float) -> str:

@@ -60,7 +60,11 @@ class EarliestDeadlineFirst(Policy):
             return None
         first = self.first(state, ready)
         model = state.models[model_of(state, first)]
-        others = (job for job in ready if job is not first and model_of(state, job) == model.spec.name)
+        others = (
+            job
+            for job in ready
+            if job is not first and model_of(state, job) == model.spec.name and not state.queries[job.query].also
+        )
         same = [first, *sorted(others, key=self.urgency)]
         also = state.queries[first.query].also
         jobs = (first,) if also else _batch(same, model, state.now_ns)
@@ -125,7 +129,8 @@ class StaticResidency(Policy):
     def next(self, state: State) -> Action | None:
         if state.loader is not None:
             return None
-        names = sorted(name for name, model in state.models.items() if loadable(model, state) and wanted(name, state))
+        asked = {query.model for query in state.queries.values()}
+        names = sorted(name for name, model in state.models.items() if loadable(model, state) and name in asked)
         return next((Load(name, state.models[name].variant) for name in names if fits(state, name)), None)
 
 

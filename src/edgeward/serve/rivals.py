@@ -79,7 +79,7 @@ class Periodic(Chooser):
     """Chameleon's rule: every `period` seconds all models answer one frame; the cheapest that agrees is kept.
 
     names: cheapest first, the last is the reference. target: least agreement (F1 at an IoU of 0.5). current, compared:
-    the model kept and when; answers: of the comparison under way.
+    the model kept and when; answers: of the comparison under way, None when there is none.
     """
 
     names: tuple[str, ...]
@@ -88,7 +88,7 @@ class Periodic(Chooser):
     confidence: float = 0.35
     current: str = ""
     compared: float | None = None
-    answers: tuple[Answer, ...] = ()
+    answers: tuple[Answer, ...] | None = None
     kind: Literal["periodic"] = "periodic"
 
     def choice(self, now: float, resident: Collection[str] = ()) -> Choice:
@@ -100,16 +100,17 @@ class Periodic(Chooser):
         return replace(self, compared=now, answers=(), current=choice.name) if choice.also else self
 
     def observe(self, result: Answer, now: float, seconds: float) -> Self:
-        if len(self.answers) == len(self.names):
+        if self.answers is None:
             return self
         known = replace(self, answers=(*self.answers, result))
-        return known._compared() if len(known.answers) == len(self.names) else known
+        # The reference answers last; a model that failed is not compared.
+        return known._compared() if result.rung == self.names[-1] else known
 
     def _compared(self) -> Self:
-        boxes = {each.rung: each.boxes[each.boxes.confidence >= self.confidence] for each in self.answers}
+        boxes = {each.rung: each.boxes[each.boxes.confidence >= self.confidence] for each in self.answers or ()}
         reference = boxes[self.names[-1]]
-        good = (name for name in self.names if agreement(boxes[name], reference) >= self.target)
-        return replace(self, current=next(good, self.names[-1]))
+        good = (n for n in self.names if n in boxes and agreement(boxes[n], reference) >= self.target)
+        return replace(self, current=next(good, self.names[-1]), answers=None)
 
 
 @dataclass(frozen=True)

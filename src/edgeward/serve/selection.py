@@ -148,6 +148,10 @@ class Selector(Chooser):
         known = any(rung.name == name for rung in self.ladder.rungs)
         return replace(self, latency=self.latency.observed(name, seconds, now)) if known else self
 
+    def unlooking(self) -> Self:
+        """The same without looks of other rungs, for as long as others need the processor more."""
+        return replace(self, rules=replace(self.rules, probe_share=0.0)) if self.rules.probe_share else self
+
     def taken(self, choice: Choice, now: float) -> Self:
         """Notes that a choice was acted upon."""
         began = now if self.began is None else self.began
@@ -262,10 +266,10 @@ class Selector(Chooser):
 
     def _explained(self, name: str, relative: float) -> str:
         ages = self._ages(name, None).frames
+        gain = f"{100 * (relative - 1):.0f} % more accurate" if math.isfinite(relative) else "the only one of use"
         return (
-            f"{name!r} instead of {self.active!r}: {100 * (relative - 1):.0f} % more accurate on screen for the object "
-            f"sizes in view, with boxes {ages.min():.0f} to {ages.max():.0f} frames old "
-            f"({format_seconds(self.latency.seconds[name])} each)"
+            f"{name!r} instead of {self.active!r}: {gain} on screen for the object sizes in view, with boxes "
+            f"{ages.min():.0f} to {ages.max():.0f} frames old ({format_seconds(self.latency.seconds[name])} each)"
         )
 
 

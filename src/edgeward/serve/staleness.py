@@ -131,7 +131,7 @@ def age_shares(late: FloatArray, span: FloatArray, wait: FloatArray) -> FloatArr
     ages, found = np.arange(1, max(most, 1) + 1), np.zeros((len(late), max(most, 1)))
     for factor in (1 - VARIES, 1.0, 1 + VARIES):
         first = late * factor
-        every = np.maximum(span, first)
+        every = np.maximum(np.maximum(span, first), 0.01)
         here = np.minimum(ages, (first + every)[:, None]) - np.maximum(ages - 1, first[:, None])
         share = np.maximum(here, 0.0) / every[:, None]
         share[:, -1] += np.maximum(1 - share.sum(axis=1), 0.0)  # all that is older counts as the oldest

@@ -117,6 +117,7 @@ class QueryState:
 
     Of a ladder: chooser is what chooses; chosen, the model in charge; after, during a look of another one, the model
     that goes on; also, models that shall answer the next frame, too.
+    turn_ns: of the oldest frame since the last one that was taken up, 0 for none.
     """
 
     spec: QuerySpec
@@ -132,6 +133,7 @@ class QueryState:
     chosen: str = ""
     after: str = ""
     also: tuple[str, ...] = ()
+    turn_ns: int = 0
 
     @property
     def model(self) -> str:
@@ -164,7 +166,10 @@ class ModelState:
 
 @dataclass(frozen=True, slots=True)
 class CameraState:
-    """The newest frame of a camera, its size in pixels and the time between two, a moving estimate."""
+    """The newest frame of a camera, its size in pixels and the time between two, a moving estimate.
+
+    gaps: how many times in a row that time was far longer than usual.
+    """
 
     status: str = "connecting"
     detail: str = ""
@@ -173,6 +178,7 @@ class CameraState:
     width: int = 0
     height: int = 0
     period_ns: int = 0
+    gaps: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,7 +142,10 @@ class Telemetry:
         self._processor_free_ns = event.time_ns
         frames = len({(job.camera, job.frame) for job in event.jobs})
         if begun is not None:
-            self._models[event.model].add_inference(event.time_ns - begun.time_ns, frames)
+            own = event.time_ns - begun.time_ns - sum(second.took_ns for second in event.also)
+            self._models[event.model].add_inference(max(own, 0), frames)
+            for second in event.also:
+                self._models[second.model].add_inference(second.took_ns, frames)
             self._add_span("processor", "infer", event.model, begun.time_ns, event.time_ns, frames)
         for job, result in zip(event.jobs, event.results, strict=True):
             _push(self._answers[job.query], event.time_ns)

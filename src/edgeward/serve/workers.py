@@ -72,7 +72,8 @@ class Workers:
 
     def _infer(self, number: int, action: Infer) -> Event:
         held = {(job.camera, job.frame): self._buffer.get(job.camera, job.frame) for job in action.jobs}
-        also = tuple(self._second(model, action, held) for model in action.also)
+        seconds = (self._second(model, action, held) for model in action.also)
+        also = tuple(second for second in seconds if second is not None)
         by_frame = self._answers(action.model, action, held)
         results, expected = [], []
         for job in action.jobs:
@@ -87,10 +88,14 @@ class Workers:
         pictures = [self._input(model, each) for each in held.values()]
         return dict(zip(held, self._runner.infer(model, pictures, floor), strict=True))
 
-    def _second(self, model: str, action: Infer, held: Mapping[Picture, Held]) -> Second:
-        """What another model says of the same pictures."""
+    def _second(self, model: str, action: Infer, held: Mapping[Picture, Held]) -> Second | None:
+        """What another model says of the same pictures; nothing when it fails, which is no fault of the main one."""
         started = time.perf_counter_ns()
-        by_frame = self._answers(model, action, held)
+        try:
+            by_frame = self._answers(model, action, held)
+        except Exception as error:
+            logger.warning("%s could not be compared: %s", model, error)
+            return None
         results = tuple(
             self._analyses[job.query].seen(by_frame[job.camera, job.frame], model).to_json() for job in action.jobs
         )
