@@ -73,6 +73,33 @@ README_ROWS = {
         "convert.resnet50.seconds": "exact conversion of a sparse ResNet-50, comparison included",
         "portfolio.made_vs_trained_anew": "training a variant anew for twenty epochs / converting it from its mask",
     },
+    "merge": {
+        "high.saved": "six models of one family, weights saved by sharing layers",
+        "high.accuracy": "least accuracy of one of them on pictures held out / unmerged",
+        "mixed.saved": "six models of three families, weights saved",
+        "mixed.accuracy": "the same least accuracy",
+        "mixed.over_stem": "weights saved more than by a shared frozen stem, three families",
+        "high.process.fall": "memory of the serving process that is saved / bytes of weights saved",
+        "high.load.disk": "loading a merged model from disk with its sharers in memory / alone",
+        "high.pressure.min.stale": "accuracy in the memory of one model, merged / unmerged, virtual clock",
+        "high.pressure.50.stale": "the same, half of the way to memory for all",
+        "high.pressure.75.stale": "the same, three quarters of the way",
+    },
+    "select": {
+        "select.live.mixed.over_best_fixed": "real box beside 0, 1, 2 busy processes, streaming AP over the best fixed model's, all loads",
+        "select.live.mixed.over_tod": "the same over TOD's rule",
+        "select.video.mixed.over_best_fixed": "virtual clock with measured latencies, longer films: over the best fixed model, all loads",
+        "select.video.mixed.over_tod": "the same over TOD's rule",
+        "select.video.mixed.over_chameleon": "the same over Chameleon's rule",
+        "select.video_3x_speed.mixed.over_best_fixed": "the same over the best fixed model, films three times as fast",
+        "select.moved.mixed.over_best_fixed": "with tracker and forecast in all, over the best fixed model",
+        "select.moved.mixed.over_not_moved": "ours with forecast over ours without",
+        "select.cameras.1x.over_best_single": "four cameras on one processor, mean streaming AP over the best single model's",
+        "select.cameras.3x.over_best_single": "the same, processor three times as slow",
+        "select.hundred.changing.over_best_rival": "a hundred synthetic worlds, changing load, over the best rival",
+        "select.live.2x.virtual_clock.ours": "virtual clock against the real box, the same frames, one busy process",
+        "select.cost.choice": "time to choose, of a frame's time at 30 a second",
+    },
 }
 
 
@@ -91,9 +118,9 @@ def readme(result: dict[str, Any], text: str) -> str:
 
 
 def write(result: dict[str, Any], root: Path) -> None:
-    """Write the page of the docs and the README's figures."""
+    """Write the page of the docs and, of a full run, the README's figures."""
     (root / "docs" / f"benchmark-{result['bench']}.md").write_text(markdown(result))
-    if result["bench"] in README_ROWS:
+    if result["bench"] in README_ROWS and result["mode"] == "full":
         front = root / "README.md"
         front.write_text(readme(result, front.read_text()))
 

@@ -67,13 +67,14 @@ class Twist:
 
 
 class World:
-    """8 scenes of 180 frames, one after another."""
+    """Scenes of 180 frames, one after another: all eight, or some drawn by lot."""
 
-    def __init__(self, seed: int, twist: Twist = Twist()) -> None:
+    def __init__(self, seed: int, twist: Twist = Twist(), drawn: int | None = None) -> None:
         self.twist = twist
-        self.frames = FRAMES * len(SCENES)
         draw = np.random.default_rng(seed)
-        scenes = [_scene(draw, *scene, twist) for scene in SCENES]
+        chosen = SCENES if drawn is None else [SCENES[place] for place in draw.permutation(len(SCENES))[:drawn]]
+        self.frames = FRAMES * len(chosen)
+        scenes = [_scene(draw, *scene, twist) for scene in chosen]
         self.scale = np.concatenate([np.repeat(scale[None], FRAMES, axis=0) for scale, _ in scenes])
         self.centre = np.concatenate([centre for _, centre in scenes])
         self.truth = _boxes(self.centre, self.scale)
@@ -125,7 +126,7 @@ def ladder(seed: int = 1000) -> Ladder:
     draw = np.random.default_rng(seed)
     tables = {name: [_accuracy(draw, eye, *edges) for edges in itertools.pairwise(EDGES)] for name, eye in EYES.items()}
     rungs = tuple(
-        Rung(name, tuple(tables[name]), eye.milliseconds / 1000, static_iou=_static(draw, eye))
+        Rung(name, tuple(tables[name]), eye.milliseconds / 1000, static_iou=_static(draw, eye), fit=_fit(draw, eye))
         for name, eye in EYES.items()
     )
     return Ladder("nano", ("object",), tuple(edge * SHAPE for edge in EDGES[:-1]) + (1.0,), rungs)
@@ -143,13 +144,26 @@ def _accuracy(draw, eye: Eye, low: float, high: float) -> float:
 
 
 def _static(draw, eye: Eye) -> float:
-    """Mean overlap of two detections of the same 1000 objects."""
-    scale = np.full(1000, 0.3)
-    sure, centre = Eye(0, 0.01, 1.0, eye.jitter, 0), np.full((1000, 2), 0.5)
-    one, other = (_seen(draw, sure, centre, scale, np.zeros(1000)).xyxy for _ in range(2))
-    return round(
-        float(np.mean([overlap(a[None], b[None], np.zeros(1, bool)) for a, b in zip(one, other, strict=True)])), 3
-    )
+    """Mean overlap of two detections of the same objects."""
+    return round(float(_overlaps(_sure(draw, eye), _sure(draw, eye)).mean()), 3)
+
+
+def _fit(draw, eye: Eye) -> float:
+    """Mean overlap of detections with their objects, where it is over a half."""
+    shared = _overlaps(_sure(draw, eye), _boxes(CENTRES, SCALES))
+    return round(float(shared[shared >= 0.5].mean()), 3)
+
+
+def _sure(draw, eye: Eye):
+    """Boxes of 1000 objects alike, all found."""
+    return _seen(draw, Eye(0, 0.01, 1.0, eye.jitter, 0), CENTRES, SCALES, np.zeros(len(SCALES))).xyxy
+
+
+def _overlaps(one, other):
+    return np.array([overlap(a[None], b[None], np.zeros(1, bool))[0, 0] for a, b in zip(one, other, strict=True)])
+
+
+SCALES, CENTRES = np.full(1000, 0.3), np.full((1000, 2), 0.5)
 
 
 def _twisted(eye: Eye, twist: Twist) -> Eye:

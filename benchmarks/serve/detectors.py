@@ -15,7 +15,7 @@ import av
 import numpy as np
 from harness import row
 
-from edgeward.serve.config import ModelConfig
+from edgeward.serve.modelconfig import ModelConfig
 from edgeward.serve.models import ServedModel, default_cache, resolve_model
 from edgeward.vision.conventions import convention
 from edgeward.vision.metrics import average_precision

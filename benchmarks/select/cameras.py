@@ -1,0 +1,111 @@
+"""Several cameras on one processor, through the box's own loop on a virtual clock: which models they get.
+
+    python benchmarks/select/cameras.py --full
+
+Two cameras on halves of PETS, one on TUD over and over, one that changes between both; out of step. Whose frame is next
+is the policy's affair: "edf-lru" for all, and "fifo-lru" for the best single model, too.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+from calibrated import calibrated, comparable, thirds  # noqa: E402
+from costs import Machine  # noqa: E402
+from film import Film, Piece, Shown  # noqa: E402
+from harness import row, shared_data  # noqa: E402
+from recorded import Recording, measured, recordings  # noqa: E402
+from regimes import LOADS, NOT_HELD_OUT, QUICK, ours  # noqa: E402
+from video import play_cameras  # noqa: E402
+
+from edgeward.serve.choosers import AnyChooser  # noqa: E402
+from edgeward.serve.ladder import Ladder  # noqa: E402
+from edgeward.serve.rivals import Fixed  # noqa: E402
+
+
+def four(films: Mapping[str, Recording], third: int, seconds: Mapping[str, float]) -> tuple[Ladder, dict[str, Film]]:
+    """The ladder calibrated on one third of the recordings, and the cameras with the others."""
+    ladder = calibrated({film: thirds(film, third)[0] for film in films.values()}, seconds)
+    pets, tud = (comparable(films[name], ladder) for name in ("PETS", "TUD"))
+    frames = np.concatenate([np.array(part) for part in thirds(pets, third)[1]])
+    first, second = np.array_split(frames, 2)
+    street = [Piece(tud, part.start, part.stop) for part in thirds(tud, third)[1]]
+    mixed = [piece for chunk in np.split(first, range(80, len(first), 80)) for piece in (*_runs(pets, chunk), *street)]
+    return ladder, {
+        "gate": Film.of(_runs(pets, first)),
+        "yard": Film.of(_runs(pets, second), begin=0.061),
+        "street": Film.of(street * 9, begin=0.013),
+        "mixed": Film.of(mixed, begin=0.097),
+    }
+
+
+def _runs(recording: Recording, frames: np.ndarray) -> list[Piece]:
+    """Frames as pieces without gaps."""
+    parts = np.split(frames, np.flatnonzero(np.diff(frames) > 1) + 1)
+    return [Piece(recording, int(part[0]), int(part[-1]) + 1) for part in parts]
+
+
+def rows(full: bool, shared: Path | None) -> list[dict[str, Any]]:
+    """Mean streaming AP of four cameras: the joint choice against the best single model under either policy."""
+    if shared is None:
+        return [row("select.cameras", "needs the real test data", baseline="", ours=None, unit="", note="no data")]
+    films, seconds = recordings(shared), measured(shared)
+    parts = [four(films, third, seconds) for third in range(3 if full else 1)]
+    found = []
+    for regime in LOADS if full else QUICK:
+        table: dict[str, list[float]] = {}
+        for ladder, cameras in parts:
+            for name, precision in _played(ladder, cameras, Machine(seconds, LOADS[regime])).items():
+                table.setdefault(name, []).append(precision)
+        found += _regime_rows(regime, table, tuple(seconds))
+    return found
+
+
+def _played(ladder: Ladder, cameras: Mapping[str, Film], machine: Machine) -> dict[str, float]:
+    """Mean streaming AP of the cameras, by what chooses."""
+    arms: dict[str, tuple[AnyChooser, str]] = {name: (Fixed(name), "edf-lru") for name in machine.seconds}
+    arms |= {f"{name}, first come first served": (Fixed(name), "fifo-lru") for name in machine.seconds}
+    arms["ours"] = ours(ladder), "edf-lru"
+    return {
+        name: _mean(play_cameras(cameras, dict.fromkeys(cameras, chooser), machine, policy=policy))
+        for name, (chooser, policy) in arms.items()
+    }
+
+
+def _regime_rows(regime: str, table: Mapping[str, list[float]], names: tuple[str, ...]) -> list[dict[str, Any]]:
+    means = {name: statistics.mean(each) for name, each in table.items()}
+    noted = ", ".join(f"{name} {value:.3f}" for name, value in means.items() if name in (*names, "ours"))
+    rows = []
+    for kind, policy in (("best_single", ""), ("best_single_fifo", ", first come first served")):
+        best = max((name + policy for name in names), key=means.__getitem__)
+        gains = [100 * (a / b - 1) for a, b in zip(table["ours"], table[best], strict=True)]
+        rows.append(
+            row(
+                f"select.cameras.{regime}.over_{kind}",
+                f"mean streaming AP@0.5 of four cameras on one processor, latencies {regime}: joint choice over one model"
+                f" for all{policy}, less 1; {NOT_HELD_OUT}",
+                baseline=f"{best}, {means[best]:.3f}", ours=round(100 * (means["ours"] / means[best] - 1), 2),
+                unit="%", bar=">= 5", spread=(min(gains), max(gains)), note="" if policy else noted,
+            )
+        )  # fmt: skip
+    return rows
+
+
+def _mean(shown: Mapping[str, Shown]) -> float:
+    until = min(float(each.film.times[-1]) for each in shown.values())
+    return statistics.mean(each.precision(0, int(np.searchsorted(each.film.times, until))) for each in shown.values())
+
+
+if __name__ == "__main__":
+    for line in rows("--full" in sys.argv, shared_data()):
+        print(json.dumps(line) if "--json" in sys.argv else (line["id"], line["baseline"], line["ours"], line["note"]))

@@ -1,0 +1,295 @@
+"""The real box on this machine, beside processes that compete with it, and the virtual clock on the very same frames.
+
+    python benchmarks/select/live.py --full
+
+One arm after another plays the recordings at their own pace, pinned to one core; 0, 1 or 2 busy loops on that core make
+about 1x, 2x and 3x. The ladder is calibrated on the last third of each recording, played are the first seconds of it.
+Then the box's loop runs again on the virtual clock, with the arrivals and the median latencies of that very run's log.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+from calibrated import comparable  # noqa: E402
+from competition import Competition  # noqa: E402
+from costs import FilmCosts, Machine  # noqa: E402
+from film import Film, Judged, Piece, judged_boxes, pooled  # noqa: E402
+from harness import row, shared_data  # noqa: E402
+from recorded import PETS_FPS, TUD_FPS, Recording, configs, measured, recordings  # noqa: E402
+from regimes import NOT_HELD_OUT, Fold, thresholds  # noqa: E402
+from video import CAMERA, play, screened  # noqa: E402
+
+from edgeward.clock import to_seconds  # noqa: E402
+from edgeward.serve.actions import Infer, Load  # noqa: E402
+from edgeward.serve.answering import device_name  # noqa: E402
+from edgeward.serve.config import QueryConfig  # noqa: E402
+from edgeward.serve.events import Event, FrameArrived, Inferred  # noqa: E402
+from edgeward.serve.ladder import Ladder, save_ladder  # noqa: E402
+from edgeward.serve.log import read_log  # noqa: E402
+from edgeward.serve.policies import policy_named  # noqa: E402
+from edgeward.serve.rivals import Fixed  # noqa: E402
+from edgeward.serve.simulate import outside, pairs, simulate  # noqa: E402
+
+REGIMES: dict[str, tuple[int, ...]] = {"1x": (0,), "2x": (1,), "3x": (2,), "changing": (0, 2, 1)}
+"""How many others compete, from phase to phase."""
+PHASE = 4.0
+"""Seconds."""
+THIRD = 2
+QUERY = QueryConfig(camera=CAMERA, model="people", classes=("person",), confidence=0.1)
+MEMORY = 1 << 30
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The first seconds of a recording, and where its pictures are."""
+
+    recording: Recording
+    source: str
+    fps: float
+    seconds: float
+
+    @property
+    def film(self) -> Film:
+        return Film.of([Piece(self.recording, 0, self.recording.truth.frames)])
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A ladder of these models under a rule: an entry of the box file. One model is a fixed choice."""
+
+    models: tuple[str, ...]
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One clip played by one arm, live and again on the virtual clock; ratio: measured latencies over idle ones."""
+
+    live: Sequence[Judged]
+    virtual: Sequence[Judged]
+    ratio: float
+
+
+def rows(full: bool, shared: Path | None) -> list[dict[str, Any]]:
+    """Live figures by load, and how far the virtual clock is from them. Quick: one load, ours and the best model."""
+    if shared is None:
+        return [row("select.live", "needs the real test data", baseline="", ours=None, unit="", note="no data")]
+    films, seconds = recordings(shared), measured(shared)
+    fold = Fold.of(films, THIRD, seconds)
+    clips = _clips(shared, films, fold.ladder, 16.0 if full else 6.0)
+    arms = _arms(fold, clips, seconds, full)
+    found: dict[str, dict[str, list[Run]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        ladder = Path(folder) / "people.json"
+        save_ladder(replace(fold.ladder, device=device_name("cpu", 1)), ladder)
+        for regime in REGIMES if full else ("2x",):
+            for name, arm in arms.items():
+                box = functools.partial(_box, shared, arm, ladder)
+                found.setdefault(regime, {})[name] = [_played(box, clip, REGIMES[regime], seconds) for clip in clips]
+    lines = [line for regime, by_arm in found.items() for line in _regime_rows(regime, by_arm)]
+    return lines + (_mixed_rows(found) if full else [])
+
+
+def _clips(data: Path, films: Mapping[str, Recording], ladder: Ladder, seconds: float) -> list[Clip]:
+    """As much of both as lies before the last third."""
+    tud = films["TUD"].truth.frames * THIRD // 3 / TUD_FPS
+    return [
+        Clip(comparable(films["PETS"], ladder), str(data / "video/vtest.avi"), PETS_FPS, seconds),
+        Clip(comparable(films["TUD"], ladder), str(data / "mot/TUD-Stadtmitte/img1"), TUD_FPS, min(tud, seconds)),
+    ]
+
+
+def _arms(fold: Fold, clips: Sequence[Clip], seconds: Mapping[str, float], full: bool) -> dict[str, Arm]:
+    """Ours, the two models that are best on the virtual clock over all loads, TOD."""
+    pieces = [Piece(clip.recording, 0, round(clip.seconds * clip.fps)) for clip in clips]
+    worth = {
+        name: statistics.mean(
+            play(Film.of(pieces), Fixed(name), Machine(seconds, lambda time, load=load: load)).precision()
+            for load in (1.0, 2.0, 3.0)
+        )
+        for name in seconds
+    }
+    best = sorted(worth, key=worth.__getitem__, reverse=True)
+    arms = {"ours": Arm(tuple(seconds), {})} | {name: Arm((name,), {}) for name in best[: 2 if full else 1]}
+    if full:
+        tod = thresholds(fold, seconds)
+        arms["TOD-like"] = Arm(tod.names, {"rule": "thresholds", "thresholds": list(tod.least)})
+    return arms
+
+
+def _box(data: Path, arm: Arm, ladder: Path, clip: Clip, folder: str) -> dict[str, Any]:
+    """The box file of a run."""
+    entries = configs(data)
+    return {
+        "cameras": [{"name": CAMERA, "source": clip.source, "rate": clip.fps}],
+        "models": [entries[name].model_dump(mode="json", exclude_none=True) for name in arm.models],
+        "ladders": [{"name": "people", "models": list(arm.models), "calibration": str(ladder), **arm.options}],
+        "queries": [{"camera": CAMERA, "model": "people", "classes": ["person"], "confidence": QUERY.confidence}],
+        "budget": {"memory": MEMORY, "threads": 1, "device": "cpu"},
+        "store": {"enabled": False}, "web": {"enabled": False}, "data": folder,
+    }  # fmt: skip
+
+
+def _played(
+    box: Callable[[Clip, str], dict[str, Any]], clip: Clip, phases: tuple[int, ...], idle: Mapping[str, float]
+) -> Run:
+    with tempfile.TemporaryDirectory() as folder:
+        _live(box(clip, folder), clip.seconds, phases, Path(folder))
+        (recording,) = read_log(Path(folder) / "log")
+    machine = LoggedMachine.of(recording.events, phases, idle)
+    costs = FilmCosts({CAMERA: clip.film}, machine, QUERY)
+    again = simulate(recording.state, outside(recording.events), policy_named("edf-lru"), costs)
+    return Run(_judged(recording.events, clip), _judged(again.events, clip), machine.ratio)
+
+
+def _live(box: Mapping[str, Any], seconds: float, phases: tuple[int, ...], folder: Path) -> None:
+    """Play one clip in a box of its own process, with others competing in phases."""
+    core = max(os.sched_getaffinity(0))
+    file = folder / "box.yaml"
+    file.write_text(yaml.safe_dump(box))
+    command = [sys.executable, str(HERE / "livebox.py"), str(core), str(file), str(seconds)]
+    with (
+        Competition(core) as others,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,
+    ):
+        assert process.stdin is not None and process.stdout is not None
+        if process.stdout.readline() != "ready\n":
+            raise RuntimeError(f"the box did not start; see above (box file {file})")
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        begin, phase = time.monotonic(), 0
+        while process.poll() is None:
+            others.run(phases[phase % len(phases)])
+            phase += 1
+            try:
+                process.wait(max(begin + phase * PHASE - time.monotonic(), 0))
+            except subprocess.TimeoutExpired:
+                continue
+    if process.returncode:
+        raise RuntimeError(f"the box ended with {process.returncode}; see above")
+
+
+@dataclass(frozen=True)
+class LoggedMachine(Machine):
+    """Latencies of a run: medians by model and number of competitors; of a model that did not run under so many, its
+    idle latency times what the others took longer."""
+
+    medians: Mapping[tuple[str, int], float] = field(default_factory=dict)
+    slower: Mapping[int, float] = field(default_factory=dict)
+    phases: tuple[int, ...] = (0,)
+    ratio: float = 1.0
+
+    @classmethod
+    def of(cls, events: Sequence[Event], phases: tuple[int, ...], idle: Mapping[str, float]) -> LoggedMachine:
+        samples: dict[tuple[str, int], list[float]] = defaultdict(list)
+        loads: dict[str, list[float]] = defaultdict(list)
+        for decided, outcome in pairs(events):
+            took, others = to_seconds(outcome.time_ns - decided.time_ns), _others(to_seconds(decided.time_ns), phases)
+            if isinstance(decided.action, Load):
+                loads[decided.action.model].append(took)
+            elif isinstance(decided.action, Infer) and isinstance(outcome, Inferred):
+                for second in outcome.also:
+                    samples[second.model, others].append(to_seconds(second.took_ns))
+                    took -= to_seconds(second.took_ns)
+                samples[decided.action.model, others].append(took)
+        ratios = {key: statistics.median(each) / idle[key[0]] for key, each in samples.items()}
+        everywhere = statistics.median(ratios.values())
+        slower = {
+            others: statistics.median([ratio for key, ratio in ratios.items() if key[1] == others] or [everywhere])
+            for others in set(phases)
+        }
+        return cls(
+            idle,
+            load_seconds={name: statistics.median(loads.get(name, [0.0])) for name in idle},
+            memory=MEMORY,
+            medians={key: statistics.median(each) for key, each in samples.items()},
+            slower=slower,
+            phases=phases,
+            ratio=everywhere,
+        )
+
+    def took(self, model: str, now: float) -> float:
+        others = _others(now, self.phases)
+        return self.medians.get((model, others), self.seconds[model] * self.slower[others])
+
+
+def _others(now: float, phases: tuple[int, ...]) -> int:
+    return phases[int(now / PHASE) % len(phases)]
+
+
+def _judged(events: Sequence[Event], clip: Clip) -> list[Judged]:
+    """Every frame that arrived, against what was on screen then."""
+    arrived = [event.content for event in events if isinstance(event, FrameArrived)]
+    _, shown = screened(events, CAMERA)
+    truth = clip.recording.truth
+    return [judged_boxes(boxes, truth.at(frame)) for frame, boxes in zip(arrived, shown, strict=True)]
+
+
+def _figure(runs: Sequence[Run], side: str) -> float:
+    """Both clips together."""
+    return pooled([part for run in runs for part in getattr(run, side)])
+
+
+def _regime_rows(regime: str, by_arm: Mapping[str, list[Run]]) -> list[dict[str, Any]]:
+    live = {name: _figure(runs, "live") for name, runs in by_arm.items()}
+    virtual = {name: _figure(runs, "virtual") for name, runs in by_arm.items()}
+    fixed = [name for name in live if name not in ("ours", "TOD-like")]
+    best = max(fixed, key=live.__getitem__)
+    ratio = statistics.median(run.ratio for runs in by_arm.values() for run in runs)
+    noted = ", ".join(f"{name} {value:.3f}" for name, value in live.items())
+    noted += f"; latencies {ratio:.2f} times the idle ones"
+    rows = [_over(regime, live, best, "best_fixed", ">= 0", noted)]
+    rows += [_over(regime, live, "TOD-like", "tod", ">= 0")] if "TOD-like" in live else []
+    for kind, name in (("ours", "ours"), ("best_fixed", best)):
+        rows.append(
+            row(
+                f"select.live.{regime}.virtual_clock.{kind}",
+                f"streaming AP@0.5 of {name} on the virtual clock with the latencies of the live run under load {regime}: how"
+                " far it is from the live one",
+                baseline=f"live, {live[name]:.3f}", ours=round(100 * abs(virtual[name] / live[name] - 1), 2), unit="%",
+                bar="<= 5", note=f"virtual {virtual[name]:.3f}",
+            )
+        )  # fmt: skip
+    return rows
+
+
+def _over(regime: str, live: Mapping[str, float], rival: str, kind: str, bar: str, note: str = "") -> dict[str, Any]:
+    return row(
+        f"select.live.{regime}.over_{kind}",
+        f"streaming AP@0.5 in the real box, competing processes {regime}: ours over the rival's, less 1; one run each;"
+        f" {NOT_HELD_OUT}",
+        baseline=f"{rival}, {live[rival]:.3f}", ours=round(100 * (live["ours"] / live[rival] - 1), 2), unit="%", bar=bar,
+        note=note,
+    )  # fmt: skip
+
+
+def _mixed_rows(found: Mapping[str, Mapping[str, list[Run]]]) -> list[dict[str, Any]]:
+    """All loads together."""
+    arms = next(iter(found.values()))
+    live = {name: _figure([run for by_arm in found.values() for run in by_arm[name]], "live") for name in arms}
+    best = max((name for name in live if name not in ("ours", "TOD-like")), key=live.__getitem__)
+    noted = ", ".join(f"{name} {value:.3f}" for name, value in live.items())
+    return [_over("mixed", live, best, "best_fixed", ">= 4", noted), _over("mixed", live, "TOD-like", "tod", ">= 0")]
+
+
+if __name__ == "__main__":
+    for line in rows("--full" in sys.argv, shared_data()):
+        print(json.dumps(line) if "--json" in sys.argv else (line["id"], line["baseline"], line["ours"], line["note"]))
