@@ -33,10 +33,10 @@ __all__ = ["apply"]
 SMOOTHING = 0.2
 """Weight of the newest measurement in a moving cost estimate."""
 
-SILENCE = 8
-"""Frames that a camera may miss and still be as fast as before."""
-GAPS = 3
-"""Such gaps in a row make another pace."""
+PACE = 1.5
+"""Factor within which the time between frames is that of a camera's usual pace."""
+ODD = 3
+"""Other times in a row that make another pace; a single gap or burst is none."""
 
 FIRST_RETRY_NS = 1 * NS
 LAST_RETRY_NS = 60 * NS
@@ -69,21 +69,16 @@ def _frame_arrived(event: FrameArrived, state: State) -> State:
 
 
 def _with_frame(camera: CameraState, event: FrameArrived) -> CameraState:
+    seen = replace(camera, frame=event.frame, arrived_ns=event.time_ns, width=event.width, height=event.height)
+    if camera.arrived_ns < 0:
+        return seen
     since, usual = event.time_ns - camera.arrived_ns, camera.period_ns
-    gaps = camera.gaps + 1 if usual and since >= SILENCE * usual else 0
-    # A camera that was silent for once did not change its pace; before its second frame it has none.
-    period = usual
-    if camera.arrived_ns >= 0 and gaps in (0, GAPS):
-        period = since if gaps else _smoothed(usual or None, since)
-    return replace(
-        camera,
-        frame=event.frame,
-        arrived_ns=event.time_ns,
-        width=event.width,
-        height=event.height,
-        period_ns=period,
-        gaps=0 if gaps >= GAPS else gaps,
-    )
+    if not usual or usual < PACE * since < PACE**2 * usual:
+        return replace(seen, period_ns=_smoothed(usual or None, since), odd_ns=())
+    odd = (*camera.odd_ns, since)
+    if len(odd) < ODD:
+        return replace(seen, odd_ns=odd)
+    return replace(seen, period_ns=sum(odd) // ODD, odd_ns=())
 
 
 def _with_job(query: QueryState, event: FrameArrived) -> QueryState:

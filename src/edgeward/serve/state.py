@@ -168,7 +168,7 @@ class ModelState:
 class CameraState:
     """The newest frame of a camera, its size in pixels and the time between two, a moving estimate.
 
-    gaps: how many times in a row that time was far longer than usual.
+    odd_ns: the last such times in a row that were quite another.
     """
 
     status: str = "connecting"
@@ -178,7 +178,7 @@ class CameraState:
     width: int = 0
     height: int = 0
     period_ns: int = 0
-    gaps: int = 0
+    odd_ns: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
