@@ -34,7 +34,8 @@ from video import play  # noqa: E402
 from edgeward.serve.choosers import AnyChooser  # noqa: E402
 from edgeward.serve.ladder import Ladder  # noqa: E402
 from edgeward.serve.rivals import Fixed, Oracle, Periodic, Random, RoundRobin, Thresholds  # noqa: E402
-from edgeward.serve.selection import Rules, Selector  # noqa: E402
+from edgeward.serve.rules import Rules  # noqa: E402
+from edgeward.serve.selection import Selector  # noqa: E402
 
 LOADS: dict[str, LoadAt] = {
     "1x": lambda time: 1.0,

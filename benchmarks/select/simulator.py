@@ -30,7 +30,8 @@ from world import FPS, FRAMES, NAMES, OBJECTS, PIXELS, SHAPE, Twist, World, elev
 
 from edgeward.serve.choice import Answer, Chooser  # noqa: E402
 from edgeward.serve.rivals import Fixed, Oracle, Periodic, Random, RoundRobin, Thresholds  # noqa: E402
-from edgeward.serve.selection import Rules, Selector  # noqa: E402
+from edgeward.serve.rules import Rules  # noqa: E402
+from edgeward.serve.selection import Selector  # noqa: E402
 from edgeward.serve.staleness import Motion  # noqa: E402
 
 Load = Callable[[int], float]

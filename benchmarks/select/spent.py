@@ -22,7 +22,8 @@ from edgeward.serve.choice import Answer  # noqa: E402
 from edgeward.serve.joint import assign  # noqa: E402
 from edgeward.serve.ladder import Ladder, Rung  # noqa: E402
 from edgeward.serve.laddering import TURN_NS  # noqa: E402
-from edgeward.serve.selection import Rules, Selector  # noqa: E402
+from edgeward.serve.rules import Rules  # noqa: E402
+from edgeward.serve.selection import Selector  # noqa: E402
 from edgeward.vision.results import Detections  # noqa: E402
 
 FPS, WIDTH, HEIGHT, RUNGS, BOXES, CAMERAS = 30.0, 1280, 720, 6, 10, 4

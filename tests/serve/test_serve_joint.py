@@ -16,7 +16,8 @@ from edgeward.serve.choice import Answer
 from edgeward.serve.joint import LIMIT, STEPS, assign, exact, greedy, turn
 from edgeward.serve.ladder import Ladder, Rung
 from edgeward.serve.latency import Latency
-from edgeward.serve.selection import Rules, Selector
+from edgeward.serve.rules import Rules
+from edgeward.serve.selection import Selector
 from edgeward.serve.sizes import SizeHistogram
 from edgeward.vision.results import Detections
 

@@ -28,7 +28,8 @@ from edgeward.serve.modelconfig import LadderConfig
 from edgeward.serve.policies import policy_named
 from edgeward.serve.replay import replay
 from edgeward.serve.rivals import Fixed, Periodic, RoundRobin, Thresholds
-from edgeward.serve.selection import Rules, Selector
+from edgeward.serve.rules import Rules
+from edgeward.serve.selection import Selector
 from edgeward.serve.simulate import Costs, ending, simulate
 from edgeward.serve.state import STATE, ModelSpec, QuerySpec, State
 from edgeward.vision.results import Detections

@@ -16,7 +16,8 @@ from edgeward.serve.choice import Answer, Choice
 from edgeward.serve.ladder import Ladder, Rung
 from edgeward.serve.latency import Latency
 from edgeward.serve.rivals import Fixed, Oracle, Periodic, Random, RoundRobin, Thresholds, agreement
-from edgeward.serve.selection import Rules, Selector, frames_on_screen
+from edgeward.serve.rules import Rules
+from edgeward.serve.selection import Selector, frames_on_screen
 from edgeward.vision.results import Detections
 
 FPS, PIXELS = 30, 1000

@@ -11,7 +11,8 @@ from test_serve_laddering import TAKES, LadderCosts, answers, boxes, ladder, sta
 from edgeward.clock import NS
 from edgeward.serve.events import FrameArrived
 from edgeward.serve.policies import policy_named
-from edgeward.serve.selection import Rules, Selector
+from edgeward.serve.rules import Rules
+from edgeward.serve.selection import Selector
 from edgeward.serve.simulate import simulate
 from edgeward.serve.turns import costliest
 

@@ -17,7 +17,8 @@ from edgeward.errors import BudgetError, ConfigError
 from edgeward.serve.ladder import Ladder
 from edgeward.serve.modelconfig import LadderConfig
 from edgeward.serve.rivals import Fixed, Oracle, Periodic, Random, RoundRobin, Thresholds
-from edgeward.serve.selection import Rules, Selector
+from edgeward.serve.rules import Rules
+from edgeward.serve.selection import Selector
 from edgeward.units import format_bytes
 
 __all__ = ["AnyChooser", "chooser_for"]

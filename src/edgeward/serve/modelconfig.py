@@ -110,7 +110,7 @@ class LadderConfig(Section):
     margin: float = Field(0.03, ge=0, le=1, description="by how much better another model must be (precision)")
     dwell: float = Field(0.3, ge=0, le=3600, description="seconds a model stays at least (precision)")
     probe_share: float = Field(
-        0.02, ge=0, lt=1, description="share of the time for looks of the strongest at what others miss (precision)"
+        0.02, ge=0, lt=1, description="share of the accuracy on screen that looks of other models may cost (precision)"
     )
     thresholds: tuple[float, ...] | None = Field(
         None, description="falling sizes, square roots of a share of the frame, that part models (thresholds)"

@@ -31,7 +31,7 @@ from edgeward.serve.sizes import SizeHistogram, counts, size_bins, sizes
 from edgeward.serve.staleness import Ages, FloatArray, Retention, matched
 from edgeward.units import format_bytes, format_seconds
 
-__all__ = ["Out", "Rules", "Selector", "frames_on_screen"]
+__all__ = ["Selector", "frames_on_screen"]
 
 EPSILON = 0.05
 """Frames by which a latency may miss a whole number of frames and still count as that number."""
