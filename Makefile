@@ -20,7 +20,7 @@ run: $(VENV)/.run
 	$(BIN)/edgeward serve $(CONFIG)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -1,4 +1,4 @@
-"""What all tests share: where real data is, and one thread for everything that computes."""
+"""What all tests share: where real data is, one thread for everything that computes, and the cores in turns."""
 
 from __future__ import annotations
 
@@ -6,9 +6,22 @@ import os
 import pathlib
 
 import pytest
+from workers import MOST, Turns, cores
 
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """The workers of `-n auto`; on one core the tests run in this process, as without `-n`."""
+    return min(cores(), MOST) if cores() > 1 else 0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the tests of a worker take turns with those of the others."""
+    if hasattr(config, "workerinput"):
+        config.pluginmanager.register(Turns(config.workerinput["testrunuid"]))
 
 
 @pytest.fixture(scope="session")

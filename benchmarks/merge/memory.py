@@ -87,9 +87,7 @@ def loads(folder: Path, name: str, rounds: int) -> list[dict[str, Any]]:
 
     def load(model: str) -> float:
         begin = time.perf_counter()
-        sessions[model].attach()
-        for ref in models[model].tensors.values():
-            store.borrow(ref).reshape(-1).view(np.uint8)[::4096].max(initial=0)
+        sessions[model].attach()  # which reads what was not in memory
         return time.perf_counter() - begin
 
     def alone(model: str, cold: bool) -> float:

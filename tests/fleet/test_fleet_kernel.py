@@ -96,18 +96,22 @@ def seconds_of_transfers(emulated, count, size):
     return sorted(float(time) for time in times)
 
 
+@pytest.mark.alone
 def test_a_slow_device_gets_its_share_of_a_core(emulated):
     assert emulated.mode == "kernel"
-    # Others on this machine can only take time away, so the larger of two is the share that was granted.
-    assert max(float(said(emulated, "pi", python(BUSY))) for _ in range(2)) == pytest.approx(0.25, rel=0.1)
+    # Others on this machine can only take time away, also from a device that is not slowed: by that much less is due.
+    free, *shares, again = (float(said(emulated, device, python(BUSY))) for device in ("box", "pi", "pi", "box"))
+    assert 0.9 * 0.25 * min(free, again) <= max(shares) <= 1.1 * 0.25
 
 
+@pytest.mark.alone
 def test_transfers_take_what_the_link_says(emulated):
     fastest, *_ = seconds_of_transfers(emulated, 4, 200_000)
     assert fastest == pytest.approx(8 * 200_000 / 10e6, rel=0.1)
     assert emulated.latency("box", "pi") == 0.045
 
 
+@pytest.mark.alone
 def test_a_link_can_change_while_it_is_used(emulated):
     emulated.set_bandwidth("pi", "box", 40e6)
     assert seconds_of_transfers(emulated, 6, 200_000)[0] == pytest.approx(0.04, rel=0.2)
@@ -171,6 +175,7 @@ def test_leaving_ends_what_runs_and_two_fleets_live_side_by_side(tmp_path, emula
     assert leftovers(identity) == []
 
 
+@pytest.mark.alone
 def test_a_trace_is_played(tmp_path):
     (tmp_path / "trace").write_text("0 1\n0.6 40\n60 5\n")
     link = Link(between=("pi", "box"), bandwidth=1e6, trace=tmp_path / "trace")

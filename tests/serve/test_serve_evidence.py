@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeward.serve.ages import Ages
 from edgeward.serve.certainty import UNCHANGED, certain, fitted
 from edgeward.serve.evidence import Evidence, expected_area
-from edgeward.serve.staleness import Ages, Motion, Retention
+from edgeward.serve.staleness import Motion, Retention
 from edgeward.vision.metrics.precision import average_precision
 from edgeward.vision.results import Detections
 from edgeward.vision.truth import Truth, TruthFrame

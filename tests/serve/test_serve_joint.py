@@ -44,22 +44,23 @@ def camera(seed, rules=RULES):
     )
 
 
-def cameras(seed, count):
-    return {f"c{i}": camera(1000 * seed + i) for i in range(count)}
+def cameras(seed, count, kinds=(RULES,)):
+    return {f"c{i}": camera(1000 * seed + i, kinds[i % len(kinds)]) for i in range(count)}
 
 
 def brute(found, memory=math.inf):
     """Written out: every combination, each worth the sum of what is on screen."""
     best = (-1.0, ())
+    periods = [max(1 / each.rules.fps, each.rules.period) for each in found.values()]
     for rungs in itertools.product(RUNGS, repeat=len(found)):
         if sum(rung.bytes for rung in set(rungs)) > memory:
             continue
-        seconds, frame = [rung.seconds for rung in rungs], 1 / RULES.fps
-        whole = math.exp(round(math.log(turn(seconds, [frame] * len(rungs))) * STEPS) / STEPS)
+        seconds = [rung.seconds for rung in rungs]
+        whole = math.exp(round(math.log(turn(seconds, periods)) * STEPS) / STEPS)
         waits = [max([*seconds[:i], *seconds[i + 1 :]], default=0.0) for i in range(len(rungs))]
         total = sum(
-            each.precision(rung.name, max(whole, frame), wait)
-            for each, rung, wait in zip(found.values(), rungs, waits, strict=True)
+            each.precision(rung.name, max(whole, period), wait if whole <= period else 0.0)
+            for each, rung, wait, period in zip(found.values(), rungs, waits, periods, strict=True)
         )
         best = max(best, (total, tuple(rung.name for rung in rungs)))
     return best[0]
@@ -87,6 +88,17 @@ def test_the_exact_choice_is_the_best_of_all(seed, count, memory):
     limit = None if memory == math.inf else int(memory)
     assert exact(found, 0.0, limit).total == pytest.approx(brute(found, memory))
     assert assign(found, 0.0, limit).total == pytest.approx(brute(found, memory))
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 10_000), st.integers(1, 4), st.sampled_from([12, 30, math.inf]))
+def test_cameras_of_different_paces_get_the_best_of_all(seed, count, memory):
+    """Some keep up with their frames and some do not; one is asked for a frame now and then only."""
+    slow, sampled = replace(RULES, fps=2.0, own_frame=False), replace(RULES, period=0.5, own_frame=False)
+    found = cameras(seed, count, (replace(RULES, own_frame=False), slow, sampled, replace(slow, fps=7.0)))
+    best = brute(found, memory)
+    # What one camera alone looks up is rounded to hundredths of a frame.
+    assert exact(found, 0.0, None if memory == math.inf else int(memory)).total == pytest.approx(best, rel=2e-3)
 
 
 def test_the_greedy_choice_is_close_to_the_exact_one():

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeward.errors import ConfigError
+from edgeward.serve.ages import Ages
 from edgeward.serve.ladder import Ladder, Rung, dominated, load_ladder, save_ladder
 from edgeward.serve.sizes import SizeHistogram, counts, size_bins, sizes
-from edgeward.serve.staleness import Ages, Motion, Retention, matched
+from edgeward.serve.staleness import Motion, Retention, matched
 from edgeward.vision.metrics.overlap import overlap
 from edgeward.vision.results import Detections
 from edgeward.vision.truth import load_truth

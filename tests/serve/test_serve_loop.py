@@ -23,7 +23,8 @@ from edgeward.serve.events import (
     Inferred,
     Loaded,
 )
-from edgeward.serve.policies import POLICIES, EarliestDeadlineFirst, LeastRecentlyUsed, policy_named
+from edgeward.serve.policies import POLICIES, EarliestDeadlineFirst, policy_named
+from edgeward.serve.residency import LeastRecentlyUsed
 from edgeward.serve.simulate import Costs, ending, simulate
 from edgeward.serve.state import STATE, ModelSpec, QuerySpec, State, union_bytes
 
@@ -73,7 +74,7 @@ def accounts_add_up(state):
         now = sum(job.query == name for job in running)
         assert query.due == query.in_time + query.late + query.skipped + len(query.jobs) + now
     held = [model.spec for model in state.models.values() if model.status != "absent"]
-    assert state.resident_bytes == union_bytes(held) <= state.budget_bytes
+    assert state.resident_bytes == union_bytes(held, state.kept) <= state.budget_bytes
 
 
 @pytest.mark.parametrize("policy", sorted(POLICIES))

@@ -118,7 +118,8 @@ def test_no_segment_begins_in_the_middle_of_an_eviction(tmp_path):
     (recording,) = read_log(tmp_path / "all")
     evictions = [n for n, event in enumerate(recording.events) if isinstance(event, Evicted)]
     assert evictions
-    for cut in {*evictions, *(n - 1 for n in evictions), *(n + 1 for n in evictions[:-1])}:
+    first = evictions[:6]
+    for cut in {*first, *(n - 1 for n in first), *(n + 1 for n in first[:-1])}:
         folder = tmp_path / f"cut{cut}"
         log, state = EventLog(folder, dict(recording.config), recording.state, 1), recording.state
         for number, event in enumerate(recording.events):

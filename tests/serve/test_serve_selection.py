@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeward.errors import BudgetError, ConfigError
+from edgeward.serve.ages import frames_on_screen
 from edgeward.serve.choice import Answer, Choice
 from edgeward.serve.ladder import Ladder, Rung
 from edgeward.serve.latency import Latency
 from edgeward.serve.rivals import Fixed, Oracle, Periodic, Random, RoundRobin, Thresholds, agreement
 from edgeward.serve.rules import Rules
-from edgeward.serve.selection import Selector, frames_on_screen
+from edgeward.serve.selection import Selector
 from edgeward.vision.results import Detections
 
 FPS, PIXELS = 30, 1000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -21,6 +22,13 @@ BOXES = {"xyxy": [[0, 0, 1, 1], [2, 2, 3, 3]], "confidence": [0.5, 0.6], "class_
 
 def result(frame, at=None, query="q"):
     return StoredResult(query, "c", frame, time.time() if at is None else at, BOXES)
+
+
+def until(condition, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
 
 
 def test_results_tracks_and_events_come_back_newest_first(tmp_path):
@@ -52,9 +60,7 @@ def test_what_is_too_old_goes(tmp_path):
     day = 86400
     for age in (3 * day, 2 * day, 0):
         store.add(result(age, time.time() - age))
-    time.sleep(1.5)
-    store._prune()
-    assert [row[0] for row in db.execute("SELECT frame FROM results")] == [0]
+    until(lambda: [row[0] for row in db.execute("SELECT frame FROM results")] == [0])
     store.close()
 
 
@@ -67,7 +73,7 @@ def test_the_file_stays_within_its_size(tmp_path):
     store.close()
     assert store.path.stat().st_size > 2 * limit
     store = ResultStore(tmp_path, StoreConfig(keep_bytes=limit))  # prunes when it starts
-    time.sleep(2.5)
+    until(lambda: store.path.stat().st_size <= limit)
     store.close()
     assert store.path.stat().st_size <= limit
     newest = store.results("q", 1)[0]["frame_index"]
@@ -88,33 +94,37 @@ while True:
     frame += 1
     time.sleep(0.0005)
 """
-    for _ in range(2):
+
+    def rows():
+        with contextlib.closing(sqlite3.connect(tmp_path / "box.sqlite", timeout=5)) as db:
+            return db.execute("SELECT count(*) FROM results").fetchone()[0]
+
+    for kills in (1, 2):
         child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
         child.stdout.readline()
-        time.sleep(1.6)
+        until(lambda least=200 * kills: rows() > least)
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
     db = sqlite3.connect(tmp_path / "box.sqlite")
     assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    assert db.execute("SELECT count(*) FROM results").fetchone()[0] > 200
+    assert rows() > 400
 
 
 def test_a_full_disk_costs_results_but_nothing_else(tmp_path):
     """SQLite's own page limit stands in for the disk: the same error, from the same call."""
     store = ResultStore(tmp_path, StoreConfig())
     store.add(result(0))
-    time.sleep(1.3)
+    until(lambda: store.results("q", 9))
     pages = store._db.execute("PRAGMA page_count").fetchone()[0]
     store._db.execute(f"PRAGMA max_page_count = {pages}").fetchone()
     for frame in range(1, 2000):
         store.add(result(frame))
-    time.sleep(2.2)
+    until(lambda: store.lost and store.trouble)
     assert store.lost == 1999
     assert "full" in store.trouble
     store._db.execute("PRAGMA max_page_count = 1000000").fetchone()
     store.add(result(5000))
-    time.sleep(1.5)
-    assert store.trouble == ""
+    until(lambda: len(store.results("q", 9)) == 2 and not store.trouble)
     store.close()
     assert [row["frame_index"] for row in store.results("q", 9)] == [5000, 0]
 

@@ -104,6 +104,7 @@ def received_on_loopback() -> int:
     return next(int(line.split()[1]) for line in lines if line.strip().startswith("lo:"))
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(not Path("/proc/net/dev").exists(), reason="counts bytes with /proc/net/dev")
 def test_bytes_on_the_wire_are_at_most_one_percent_more():
     endpoint, size, counts = free_endpoint(), 16 << 20, {}
@@ -146,6 +147,7 @@ def test_large_messages_and_slow_receivers_lose_nothing_and_keep_order():
         assert [len(data) - 4 for data in got] == sizes
 
 
+@pytest.mark.alone
 def test_a_killed_peer_is_noticed_within_a_second_and_found_again_when_it_returns():
     endpoint = free_endpoint()
     with ExitStack() as stack:
@@ -171,6 +173,7 @@ def test_a_killed_peer_is_noticed_within_a_second_and_found_again_when_it_return
             assert answers.get(timeout=5) == number
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("publishing", [False, True])
 def test_a_frozen_peer_is_gone_after_the_lease_and_holds_nobody_up(publishing):
     endpoint = free_endpoint()

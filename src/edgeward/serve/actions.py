@@ -88,9 +88,10 @@ class Choose:
 
 @dataclass(frozen=True, slots=True)
 class Evict:
-    """Let go of `model`'s memory."""
+    """Let go of `model`'s memory, but for the tensors that `keep_for`, the next to be loaded, shares with it."""
 
     model: str
+    keep_for: str = ""
     kind: Literal["evict"] = "evict"
 
 

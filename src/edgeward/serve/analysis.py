@@ -88,14 +88,8 @@ class Analysis:
 
     def take(self, frame: Frame, answer: Result, model: str = "") -> Result:
         """The query's result for `frame`, for which `model` answered `answer`."""
-        if isinstance(answer, Detections):
-            return self._take_detections(frame, self._kept(answer, model))
-        if isinstance(answer, Classification):
-            kept = answer.confidence >= self.query.confidence
-            if self._wanted is not None:
-                kept &= np.isin(answer.class_id, self._wanted)
-            return Classification(answer.class_id[kept], answer.confidence[kept])
-        return answer
+        seen = self.seen(answer, model)
+        return self._take_detections(frame, seen) if isinstance(seen, Detections) else seen
 
     def floor(self, model: str) -> float:
         """The least score of `model` that matters here."""
@@ -109,7 +103,14 @@ class Analysis:
 
     def seen(self, answer: Result, model: str) -> Result:
         """What a model that was only compared found, as it would be a result."""
-        return self._kept(answer, model) if isinstance(answer, Detections) else answer
+        if isinstance(answer, Detections):
+            return self._kept(answer, model)
+        if isinstance(answer, Classification):
+            kept = answer.confidence >= self.query.confidence
+            if self._wanted is not None:
+                kept &= np.isin(answer.class_id, self._wanted)
+            return Classification(answer.class_id[kept], answer.confidence[kept])
+        return answer
 
     def _kept(self, boxes: Detections, model: str) -> Detections:
         """The boxes that the query is about."""

@@ -1,4 +1,4 @@
-"""Who may answer each query: its model, or the models of its ladder.
+"""Who may answer each query: its model, that and the original it is guarded by, or the models of its ladder.
 
 models = with_variants(config, resolved)
 asked = answering(config, models, device_name("cpu", threads=1))
@@ -15,13 +15,18 @@ from edgeward.profile.machine import machine
 from edgeward.serve.analysis import Dialect
 from edgeward.serve.choosers import AnyChooser, chooser_for
 from edgeward.serve.config import BoxConfig, QueryConfig
+from edgeward.serve.guard import Guard
 from edgeward.serve.ladder import AGAIN, Ladder, load_ladder
-from edgeward.serve.modelconfig import LadderConfig
+from edgeward.serve.modelconfig import GuardConfig, LadderConfig
 from edgeward.serve.models import ServedModel
 from edgeward.serve.portfolio import PortfolioModel
 from edgeward.serve.state import union_bytes
+from edgeward.units import format_bytes
 
 __all__ = ["Answering", "answering", "calibration", "device_name", "ladder_models", "with_variants"]
+
+COMPARING = ("edf", "edf-lru", "fifo-lru")
+"""Policies under which a second model can look at a frame."""
 
 
 @dataclass(frozen=True)
@@ -81,19 +86,74 @@ def answering(config: BoxConfig, models: Mapping[str, ServedModel], device: str)
         models[name].spec for name in {query.model for query in config.queries} if config.ladder(name) is None
     )
     room = (memory, config.budget.memory)
-    return {query.key: _answering(query, config.ladder(query.model), models, device, room) for query in config.queries}
+    found = {}
+    for query in config.queries:
+        ladder, guard = config.ladder(query.model), config.guard(query.model)
+        if ladder is not None:
+            found[query.key] = _chosen(query, ladder, models, device, room)
+        elif guard is not None:
+            found[query.key] = _guarded(query, guard, models, config)
+        else:
+            card = models[query.model].card
+            found[query.key] = Answering((query.model,), card.labels, card.task)
+    return found
 
 
-def _answering(
+def _guarded(query: QueryConfig, guard: GuardConfig, models: Mapping[str, ServedModel], config: BoxConfig) -> Answering:
+    """Raises ConfigError when a model and its original cannot be compared."""
+    own, original, where = models[query.model], models[guard.original], f"model {query.model!r}: guard"
+    for what in ("task", "labels"):
+        one, other = getattr(own.card, what), getattr(original.card, what)
+        if one != other:
+            raise ConfigError(
+                f"{where} compares it with {original.name!r}, which has other {what}: {_told(other)}, not "
+                f"{_told(one)}; name the model that it was made from, or correct '{what}'"
+            )
+    both, budget = union_bytes((own.spec, original.spec)), config.budget.memory
+    if both > budget:
+        raise ConfigError(
+            f"{where} needs {query.model!r} and {original.name!r} in memory together, {format_bytes(both)} ({both} "
+            f"bytes), but budget.memory is {format_bytes(budget)}; raise it to at least that, or take the guard away"
+        )
+    asked = [each.model for each in config.queries]
+    needed = union_bytes(models[name].spec for name in {original.name, *_in_use(config, models)})
+    notes = []
+    if needed > budget:
+        notes.append(
+            f"{where}: {original.name!r} beside all models in use needs {format_bytes(needed)} ({needed} bytes), "
+            f"budget.memory is {format_bytes(budget)}; comparisons are rarer, as each has to wait for loads"
+        )
+    if config.policy not in COMPARING:
+        notes.append(f"{where}: policy {config.policy!r} compares nothing; take {' or '.join(COMPARING)}")
+    share = guard.share / asked.count(query.model)
+    chooser = Guard(own.name, original.name, guard.agreement, share, query.confidence)
+    return Answering((own.name, original.name), own.card.labels, own.card.task, chooser, notes=tuple(notes))
+
+
+def _in_use(config: BoxConfig, models: Mapping[str, ServedModel]) -> set[str]:
+    """The models of all queries; of a ladder, the largest."""
+    found = set()
+    for name in {query.model for query in config.queries}:
+        ladder = config.ladder(name)
+        names = (name,) if ladder is None else ladder_models(ladder, models)
+        found |= {max(names, key=lambda each: models[each].spec.bytes)} if names else set()
+    return found
+
+
+def _told(value: str | tuple[str, ...]) -> str:
+    """A task or labels, in words."""
+    if isinstance(value, str):
+        return value
+    return ", ".join(value[:3]) + (f" and {len(value) - 3} more" if len(value) > 3 else "") if value else "none"
+
+
+def _chosen(
     query: QueryConfig,
-    ladder: LadderConfig | None,
+    ladder: LadderConfig,
     models: Mapping[str, ServedModel],
     device: str,
     memory: tuple[int, int],
 ) -> Answering:
-    if ladder is None:
-        card = models[query.model].card
-        return Answering((query.model,), card.labels, card.task)
     names, (memory_left, budget) = ladder_models(ladder, models), memory
     try:
         calibrated = calibration(ladder, names, models)

@@ -25,7 +25,7 @@ from edgeward.serve.events import (
     Waited,
 )
 from edgeward.serve.ladders import disappointed, in_charge, learned, looked
-from edgeward.serve.state import CameraState, ModelState, QueryState, Running, State, union_bytes
+from edgeward.serve.state import CameraState, ModelSpec, ModelState, QueryState, Running, State, union_bytes
 from edgeward.serve.watch import watched, worse
 
 __all__ = ["apply"]
@@ -130,21 +130,26 @@ def _decided(event: Decided, state: State) -> State:
                 models={**state.models, infer.model: model},
                 processor=running,
                 begun_ns=event.time_ns,
+                ran=infer.model,
             )
         case Load() as load:
             running = Running(event.number, event.time_ns, load)
             chosen = _with_variant(state, load.model, load.variant) if load.variant else state
-            return replace(_with_model(chosen, load.model, status="loading"), loader=running)
+            begun = _with_model(replace(chosen, kept={}), load.model, status="loading")
+            # What was kept for it is in memory already.
+            missing = begun.resident_bytes - union_bytes(_held(chosen), chosen.kept)
+            return replace(begun, loader=running, loading_bytes=max(missing, 0))
         case Switch() as switch:
             model = state.models[switch.model]
             both = {**model.spec.tensors, **model.spec.variant(switch.variant).tensors}
             running = Running(event.number, event.time_ns, switch)
-            changed = _with_model(state, switch.model, status=model.status, spec=replace(model.spec, tensors=both))
+            spec = replace(model.spec, tensors=both)
+            changed = _with_model(replace(state, kept={}), switch.model, status=model.status, spec=spec)
             return replace(changed, loader=running)
         case Choose() as choose:
             return in_charge(state, choose)
         case Evict() as evict:
-            return _with_model(state, evict.model, status="evicting")
+            return _with_model(replace(state, kept=_kept(state, evict)), evict.model, status="evicting")
         case Wait() as wait:
             return replace(state, waiting=wait)
 
@@ -189,7 +194,13 @@ def _loaded(event: Loaded, state: State) -> State:
         load_ns=_smoothed(model.load_ns or None, seconds_ns),
         loads=model.loads + 1,
     )
-    return replace(state, loader=None)
+    fading = 1 - SMOOTHING
+    return replace(
+        state,
+        loader=None,
+        loaded_bytes=round(fading * state.loaded_bytes) + state.loading_bytes,
+        loaded_ns=round(fading * state.loaded_ns) + seconds_ns,
+    )
 
 
 @_apply.register
@@ -252,8 +263,21 @@ def _with_model(state: State, name: str, **changes: object) -> State:
     models: Mapping[str, ModelState] = {**state.models, name: replace(state.models[name], **changes)}  # type: ignore[arg-type]
     if "status" not in changes:
         return replace(state, models=models)
-    held = (model.spec for model in models.values() if model.status != "absent")
-    return replace(state, models=models, resident_bytes=union_bytes(held))
+    after = replace(state, models=models)
+    return replace(after, resident_bytes=union_bytes(_held(after), state.kept))
+
+
+def _held(state: State) -> list[ModelSpec]:
+    return [model.spec for model in state.models.values() if model.status != "absent"]
+
+
+def _kept(state: State, evict: Evict) -> Mapping[str, int]:
+    """What stays in memory for the next load: of the evicted model's tensors, and of those kept before."""
+    if not evict.keep_for:
+        return {}
+    there = {**state.kept, **state.models[evict.model].spec.tensors}
+    wanted = state.models[evict.keep_for].spec.tensors
+    return {digest: size for digest, size in there.items() if digest in wanted}
 
 
 def _give_up_stale(state: State) -> State:

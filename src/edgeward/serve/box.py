@@ -22,6 +22,7 @@ from edgeward.clock import WallClock, to_ns
 from edgeward.serve.actions import Choose
 from edgeward.serve.analysis import Analysis
 from edgeward.serve.answering import answering, device_name, with_variants
+from edgeward.serve.beginnings import begin_together
 from edgeward.serve.buffer import FrameBuffer
 from edgeward.serve.config import BoxConfig, CameraConfig
 from edgeward.serve.events import CameraChanged, Decided, Event, FrameArrived, Inferred
@@ -91,7 +92,7 @@ class Box(View):
         for model in config.models:
             progress(f"preparing model {model.name}")
             resolved[model.name] = resolve(model, self._weights, cache, provider) or open_plan(model)
-        self.models = with_variants(config, resolved)
+        self.models = begin_together(with_variants(config, resolved), progress)
         self.asked = answering(config, self.models, device_name(provider, config.budget.compute_threads))
         check_tasks(config, self.asked)
         for note in dict.fromkeys(note for each in self.asked.values() for note in each.notes):

@@ -17,30 +17,41 @@ from typing import Annotated, Any, Self
 
 from pydantic import PlainSerializer, PlainValidator
 
-from edgeward.vision.results import Detections
+from edgeward.vision.results import Detections, Result, result_from_json
 
 __all__ = ["Answer", "Choice", "Chooser", "Look"]
+
+
+def _found(value: Any) -> Result:
+    return value if isinstance(value, Result) else result_from_json(value)
 
 
 def _boxes(value: Any) -> Detections:
     return value if isinstance(value, Detections) else Detections.from_json(value)
 
 
+Found = Annotated[Result, PlainValidator(_found), PlainSerializer(lambda result: result.to_json())]
 Boxes = Annotated[Detections, PlainValidator(_boxes), PlainSerializer(Detections.to_json)]
-"""Boxes that are a value of the log, too."""
+"""Results that are values of the log, too."""
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """The boxes a rung found in the frame that was captured at `captured` seconds.
+    """What a rung found in the frame that was captured at `captured` seconds.
 
     expected: where the boxes of the answer before are shown by then, when they are moved.
     """
 
     rung: str
     captured: float
-    boxes: Boxes
+    found: Found
     expected: Boxes | None = None
+
+    @property
+    def boxes(self) -> Detections:
+        """What a detector found."""
+        assert isinstance(self.found, Detections), "only detectors are on a ladder"
+        return self.found
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@
     state = State.start([QuerySpec("street", ..., ladder=chooser_models)], models, budget)
 
 The rules that a box file names: "precision" is ours (`edgeward.serve.selection`), the others are rivals of
-`edgeward.serve.rivals`.
+`edgeward.serve.rivals`. A model's guard (`edgeward.serve.guard`) chooses between it and its original.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Annotated
 from pydantic import Field
 
 from edgeward.errors import BudgetError, ConfigError
+from edgeward.serve.guard import Guard
 from edgeward.serve.ladder import Ladder
 from edgeward.serve.modelconfig import LadderConfig
 from edgeward.serve.rivals import Fixed, Oracle, Periodic, Random, RoundRobin, Thresholds
@@ -24,7 +25,7 @@ from edgeward.units import format_bytes
 __all__ = ["AnyChooser", "chooser_for"]
 
 AnyChooser = Annotated[
-    Selector | Fixed | Thresholds | Periodic | Random | RoundRobin | Oracle, Field(discriminator="kind")
+    Selector | Guard | Fixed | Thresholds | Periodic | Random | RoundRobin | Oracle, Field(discriminator="kind")
 ]
 
 FPS, WIDTH, HEIGHT = 30.0, 640, 480

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from edgeward.errors import nearest
-from edgeward.serve.modelconfig import LadderConfig, ModelConfig, Name, Seconds, Section
+from edgeward.serve.modelconfig import GuardConfig, LadderConfig, ModelConfig, Name, Seconds, Section
 from edgeward.units import parse_bytes
 
 __all__ = [
@@ -146,7 +146,7 @@ class BoxConfig(Section):
     ladders: tuple[LadderConfig, ...] = ()
     queries: tuple[QueryConfig, ...] = Field(min_length=1)
     budget: BudgetConfig = BudgetConfig()
-    policy: str = "edf-lru"
+    policy: str = "edf"
     store: StoreConfig = StoreConfig()
     web: WebConfig = WebConfig()
     data: Path = Field(Path("box-data"), description="folder for the database and the event log")
@@ -175,6 +175,35 @@ class BoxConfig(Section):
                 if name not in models:
                     raise ValueError(f"ladder {ladder.name!r} lists model {name!r}; {nearest(name, models)}")
         return self
+
+    @model_validator(mode="after")
+    def _guards_fit(self) -> Self:
+        models = {model.name: model for model in self.models}
+        for model in self.models:
+            if model.guard is None:
+                continue
+            original, where = model.guard.original, f"model {model.name!r}: guard"
+            others = [name for name in models if name != model.name]
+            if original == model.name:
+                raise ValueError(f"{where} compares it with itself; 'original' names the model that it was made from")
+            if original not in models:
+                known = nearest(original, others) if others else "list the model that it was made from"
+                raise ValueError(f"{where} names original {original!r}, which does not exist; {known}")
+            if models[original].guard is not None:
+                raise ValueError(
+                    f"{where} names original {original!r}, which has a guard itself; take one of them away"
+                )
+            ladder = next((each.name for each in self.ladders if model.name in each.models), None)
+            if ladder is not None:
+                raise ValueError(
+                    f"{where} does not go with ladder {ladder!r}, which chooses among its models itself; take the "
+                    "guard away, or the model off the ladder"
+                )
+        return self
+
+    def guard(self, name: str) -> GuardConfig | None:
+        """The guard of the model of that name, None when it has none."""
+        return next((model.guard for model in self.models if model.name == name), None)
 
     def ladder(self, name: str) -> LadderConfig | None:
         """The ladder of that name, None when there is none."""

@@ -10,6 +10,7 @@ tried, beyond that a greedy search changes one or two cameras at a time.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeward.errors import BudgetError, ConfigError
+from edgeward.serve.ages import age_means, oldest, own_frame_means
 from edgeward.serve.selection import Selector
-from edgeward.serve.staleness import age_shares
 from edgeward.units import format_bytes
 
 __all__ = ["LIMIT", "Assignment", "assign", "exact", "greedy", "turn"]
@@ -43,6 +44,30 @@ class Assignment:
     reason: str
 
 
+class _Worth:
+    """What each option of a camera is worth on screen.
+
+    at_turn: [options, turns], of turns in which it does not keep up with its frames. at_wait: [options, waits], of
+    those in which it does, and begins up to so many seconds after a frame.
+    """
+
+    def __init__(self, camera: Selector, options: Sequence[str], turns: FloatArray, waits: FloatArray) -> None:
+        self.period, fps = _period(camera), camera.rules.fps
+        seconds = np.array([camera.latency.seconds[name] for name in options])
+        spans = np.maximum(np.concatenate([turns, np.zeros(len(waits))]), self.period)
+        begins = np.concatenate([np.zeros(len(turns)), waits])
+        late, span, wait = (
+            (each * fps).ravel() for each in np.broadcast_arrays(seconds[:, None], spans[None], begins[None])
+        )
+        curves = camera.curves(options, np.arange(oldest(late, span, wait) + 1.0))
+        which = np.repeat(np.arange(len(options)), len(spans))
+        if camera.rules.own_frame:
+            found = own_frame_means(curves, which, late, span)
+        else:
+            found = age_means(curves, which, late, span, wait)
+        self.at_turn, self.at_wait = np.split(found.reshape(len(options), -1), [len(turns)], axis=1)
+
+
 class _Problem:
     """The cameras in name order, what each may get, and what combinations are worth.
 
@@ -56,10 +81,19 @@ class _Problem:
         self.memory = memory
         pairs = list(zip(self.cameras, self.options, strict=True))
         self._seconds = [np.array([camera.latency.seconds[name] for name in names]) for camera, names in pairs]
-        self._periods = np.array([max(1 / camera.rules.fps, camera.rules.period) for camera in self.cameras])
+        self.periods = np.array([_period(camera) for camera in self.cameras])
         known = {name: camera.ladder.rung(name).bytes for camera, names in pairs for name in names}
         self._models = list(known)
         self._bytes = np.array(list(known.values()), np.float64)
+        # All other turns lie between those with everybody's fastest model and with everybody's slowest.
+        ends = np.array([[each.min() for each in self._seconds], [each.max() for each in self._seconds]])
+        first, last = _steps(_turns(ends, self.periods))
+        self._steps = np.arange(first - 1, last + 2)
+        # How long others hold the processor up is the seconds of one of their models.
+        waits = np.unique(np.concatenate([[0.0], *self._seconds]))
+        self._ranks = [np.searchsorted(waits, each) for each in self._seconds]
+        turns = np.exp(self._steps / STEPS)
+        self._worths = [_Worth(camera, names, turns, waits) for camera, names in pairs]
 
     @property
     def count(self) -> int:
@@ -85,34 +119,21 @@ class _Problem:
 
     def totals(self, rows: IntArray) -> FloatArray:
         """Sum of average precisions: [n]; minus infinity for models that do not fit in memory together."""
-        seconds = self.seconds(rows)
-        steps = np.round(np.log(_turns(seconds, self._periods)) * STEPS)
-        turns = np.exp(steps / STEPS)
+        steps = _steps(_turns(self.seconds(rows), self.periods))
+        turns, column = np.exp(steps / STEPS), steps - self._steps[0]
+        ranks = [each[rows[:, place]] for place, each in enumerate(self._ranks)]
         total = np.zeros(len(rows))
-        for place, period in enumerate(self._periods):
-            # How long others hold the processor up matters to those that keep up with their frames only.
-            longest = np.delete(seconds, place, axis=1).max(axis=1, initial=0.0)
-            waits = np.where(turns <= period, longest, 0.0)
-            # Many combinations are alike for one camera: each kind is worked out once.
-            numbers = (rows[:, place] * 4096.0 + steps) * 1e6 + np.round(waits * 1e4)
-            _, first, which = np.unique(numbers, return_index=True, return_inverse=True)
-            kinds = np.stack([rows[first, place], np.maximum(turns[first], period), waits[first]], axis=1)
-            total += self._worth(place, kinds)[which]
+        for place, worth in enumerate(self._worths):
+            option, keeps = rows[:, place], turns <= worth.period
+            found = worth.at_turn[option, column]
+            if keeps.any():
+                # How long others hold the processor up matters to those that keep up with their frames only.
+                longest = functools.reduce(np.maximum, ranks[:place] + ranks[place + 1 :], np.zeros_like(option))
+                found = np.where(keeps, worth.at_wait[option, longest], found)
+            total += found
         if self.memory is not None:
             total[self.bytes(rows) > self.memory] = -math.inf
         return total
-
-    def _worth(self, place: int, kinds: FloatArray) -> FloatArray:
-        """Average precision of a camera: [n] from rows of (option, seconds of a turn, longest wait) [n, 3]."""
-        camera, option = self.cameras[place], kinds[:, 0].astype(int)
-        if camera.rules.own_frame:
-            names = self.options[place]
-            return np.array([camera.precision(names[int(one)], turn, wait) for one, turn, wait in kinds])
-        seconds, fps = self._seconds[place][option], camera.rules.fps
-        shares = age_shares(seconds * fps, np.maximum(kinds[:, 1], seconds) * fps, kinds[:, 2] * fps)
-        ages = np.arange(shares.shape[1], dtype=np.float64)
-        curves = np.stack([camera.precisions(name, ages) for name in self.options[place]])
-        return np.asarray((shares * curves[option]).sum(axis=1))
 
     def row(self, names: Iterable[str]) -> IntArray | None:
         """The combination of these models as one row, None when one of them may not be had."""
@@ -142,6 +163,16 @@ def _turns(seconds: FloatArray, periods: FloatArray) -> FloatArray:
         found[full] = busy[full] / left[full]
         left, busy = left - seconds[:, place] / periods[place], busy - seconds[:, place]
     return np.asarray(np.fmax(found, seconds.max(axis=1)))
+
+
+def _steps(turns: FloatArray) -> IntArray:
+    """Turns on a scale of their logarithms, so that many combinations have turns in common."""
+    return np.round(np.log(turns) * STEPS).astype(np.intp)
+
+
+def _period(camera: Selector) -> float:
+    """Seconds between the frames of a camera that are asked for."""
+    return max(1 / camera.rules.fps, camera.rules.period)
 
 
 def assign(cameras: Mapping[str, Selector], now: float, memory: int | None = None) -> Assignment:
@@ -236,7 +267,7 @@ def _assignment(problem: _Problem, row: IntArray, how: str) -> Assignment:
             f"no combination of models fits in {format_bytes(problem.memory or 0)}; the one found needs "
             f"{format_bytes(int(problem.bytes(row)[0]))}; raise the memory or take models off the ladders"
         )
-    cycle = float(_turns(problem.seconds(row), problem._periods)[0])
+    cycle = float(_turns(problem.seconds(row), problem.periods)[0])
     reason = f"{how}: {total / len(problem.names):.3f} on average, each camera every {1000 * cycle:.0f} ms"
     names = {name: options[place] for name, options, place in zip(problem.names, problem.options, row[0], strict=True)}
     return Assignment(MappingProxyType(names), total, cycle, reason)

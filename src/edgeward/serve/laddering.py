@@ -93,7 +93,8 @@ def _turn(state: State) -> bool:
 
 
 def _together(state: State, selectors: Mapping[str, Selector], groups: Mapping[str, list[str]]) -> Action | None:
-    fixed = [state.models[query.model].spec for query in state.queries.values() if query.chooser is None]
+    others = [query for query in state.queries.values() if not isinstance(query.chooser, Selector)]
+    fixed = [state.models[query.model].spec for query in others]
     try:
         found = assign(selectors, to_seconds(state.now_ns), state.budget_bytes - union_bytes(fixed))
     except BudgetError:  # models of different queries may have to take turns in memory
@@ -118,13 +119,14 @@ def _towards(state: State, models: Mapping[str, str], choice: Choice) -> Action 
         return None  # it could never be loaded
     absent = [name for name in needed if state.models[name].status != "resident"]
     answering = any(state.models[state.queries[name].model].status == "resident" for name in changed)
-    if absent and answering:
+    # A comparison waits for whom it needs: loaded beforehand, it might be gone again by the next frame.
+    if absent and answering and not (choice.probe and choice.also):
         if not _can_load(state, absent[0]):
             return None
         if fits(state, absent[0]):
             return Load(absent[0], state.models[absent[0]].variant)
         if (victim := _idle(state, needed)) is not None:
-            return Evict(victim)
+            return Evict(victim, absent[0])
     return Choose(changed, choice.reason, choice.probe, choice.also)
 
 

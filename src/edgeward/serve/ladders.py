@@ -15,7 +15,7 @@ from edgeward.serve.choice import Answer, Choice, Look
 from edgeward.serve.choosers import AnyChooser
 from edgeward.serve.events import Failed, Inferred
 from edgeward.serve.state import CameraState, QueryState, State
-from edgeward.vision.results import Detections, result_from_json
+from edgeward.vision.results import Detections, Result, result_from_json
 
 __all__ = ["disappointed", "in_charge", "learned", "looked"]
 
@@ -48,7 +48,7 @@ def looked(query: QueryState, camera: CameraState) -> QueryState:
 
 
 def learned(state: State, event: Inferred, took_ns: int) -> State:
-    """After answers: each query's chooser sees its own boxes, all others how long the model took."""
+    """After answers: each query's chooser sees its own results, all others how long the model took."""
     now, queries = to_seconds(state.now_ns), dict(state.queries)
     pictures = len({(job.camera, job.frame) for job in event.jobs})
     alone = to_seconds(max(took_ns - sum(second.took_ns for second in event.also), 1)) / pictures
@@ -59,11 +59,13 @@ def learned(state: State, event: Inferred, took_ns: int) -> State:
         if query.chooser is not None:
             chooser = query.chooser
             for model, (seconds, results) in seen.items():
-                boxes = _boxes(results, place)
-                if boxes is None:
+                found = _result(results, place)
+                if found is None:
                     chooser = chooser.paced(model, seconds, now)
                 else:
-                    answer = Answer(model, to_seconds(job.arrived_ns), boxes, _boxes(event.expected, place))
+                    expected = _result(event.expected, place)
+                    moved = expected if isinstance(expected, Detections) else None
+                    answer = Answer(model, to_seconds(job.arrived_ns), found, moved)
                     chooser = chooser.observe(answer, now, seconds)
             queries[job.query] = replace(query, chooser=chooser, chosen=query.after or query.chosen, after="")
     asked = {job.query for job in event.jobs}
@@ -93,10 +95,7 @@ def _told(queries: Mapping[str, QueryState], model: str, tell: Callable[[AnyChoo
     }
 
 
-def _boxes(results: Sequence[Mapping[str, object] | None], place: int) -> Detections | None:
-    """None when the log does not hold them, as in a replay that went another way."""
+def _result(results: Sequence[Mapping[str, object] | None], place: int) -> Result | None:
+    """None when the log does not hold it, as in a replay that went another way."""
     record = results[place] if place < len(results) else None
-    if record is None:
-        return None
-    found = result_from_json(record)
-    return found if isinstance(found, Detections) else None
+    return None if record is None else result_from_json(record)

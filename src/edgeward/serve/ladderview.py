@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 from edgeward.clock import to_seconds
+from edgeward.serve.guard import Guard
 from edgeward.serve.report import LadderReport, RungReport
 from edgeward.serve.selection import Selector
 from edgeward.serve.state import QueryState, State
@@ -26,7 +27,7 @@ def ladder_report(query: QueryState, state: State, now_ns: int) -> LadderReport 
         name=query.spec.model,
         rule=chooser.kind,
         why=choice.reason,
-        switches=chooser.switches if isinstance(chooser, Selector) else 0,
+        switches=chooser.switches if isinstance(chooser, Selector | Guard) else 0,
         rungs=tuple(
             RungReport(
                 model=name,

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["InputConfig", "LadderConfig", "ModelConfig", "Name", "Seconds", "Section"]
+__all__ = ["GuardConfig", "InputConfig", "LadderConfig", "ModelConfig", "Name", "Seconds", "Section"]
 
 Name = Annotated[str, Field(pattern=r"^[\w.\-]{1,64}$", description="letters, digits, '_', '.', '-'; at most 64")]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
@@ -38,6 +38,19 @@ class InputConfig(Section):
     fit: Literal["stretch", "letterbox"] | None = None
 
 
+class GuardConfig(Section):
+    """What happens when a model that was merged, pruned or retrained stops agreeing with the one it was made from."""
+
+    original: Name = Field(description="the model that it was made from, also in this file; it takes over then")
+    agreement: float = Field(
+        0.9,
+        gt=0,
+        lt=1,
+        description="least mean agreement: F1 of boxes at an overlap of 0.5, share of equal first classes, or cosine",
+    )
+    share: float = Field(0.02, gt=0, le=0.5, description="share of the time that comparisons of both may take")
+
+
 class ModelConfig(Section):
     """A packaged model by name (`use`), an ONNX file (`file`, `convention`), variants of which the box chooses
     (`portfolio`, `convention`), or a network on several hosts (`plan`)."""
@@ -55,6 +68,7 @@ class ModelConfig(Section):
     portfolio: Path | None = Field(
         None, description="a folder by `edgeward prune portfolio`: the box changes between its variants by load"
     )
+    guard: GuardConfig | None = Field(None, description="return to the original when the two stop agreeing")
     plan: Path | None = Field(None, description="a plan by `edgeward plan -o`: the model runs split, on several hosts")
     network: str | None = Field(None, description="of a plan: its network, when the plan's own name does not find it")
     weights: Path | None = Field(None, description="of a plan: the network's weights, safetensors or a state_dict")

@@ -71,6 +71,10 @@ class ServedModel(ABC):
     def open(self, threads: int) -> Engine:
         """What runs it, not attached yet. Raises EdgewardError when it cannot be run here."""
 
+    def in_memory(self) -> object:
+        """Whatever keeps those of its tensors that are in memory now there, for as long as it is held itself."""
+        return None
+
     @property
     def spec(self) -> ModelSpec:
         """What the loop needs to know of it."""
@@ -86,6 +90,9 @@ class StoredModel(ServedModel):
 
     def open(self, threads: int) -> Engine:
         return _SessionEngine(self.packed, self.store, threads)
+
+    def in_memory(self) -> object:
+        return self.store.borrowed(self.packed.tensors.values())
 
 
 class _SessionEngine:

@@ -15,30 +15,28 @@ from types import MappingProxyType
 
 from edgeward.errors import ConfigError, nearest
 from edgeward.serve.actions import Action, Evict, Infer, Job, Load, Switch, Wait
+from edgeward.serve.batching import expected_ns, taking_turns
 from edgeward.serve.laddering import Laddering
 from edgeward.serve.policy import (
     FirstOf,
     Policy,
     deadlines_by_model,
-    fits,
-    loadable,
     model_of,
     usable,
     waiting_jobs,
-    wanted,
 )
+from edgeward.serve.residency import LeastMissing, LeastRecentlyUsed, StaticResidency
 from edgeward.serve.state import ModelState, State, union_bytes
+from edgeward.serve.timesharing import TimeSharing
 from edgeward.serve.turns import costliest
 from edgeward.serve.watch import better, worse
 
 __all__ = [
     "POLICIES",
     "EarliestDeadlineFirst",
-    "LeastRecentlyUsed",
     "LoadSwitching",
     "OldestFirst",
     "Retry",
-    "StaticResidency",
     "policy_named",
 ]
 
@@ -49,7 +47,8 @@ class EarliestDeadlineFirst(Policy):
     A frame that took the place of an older one takes over its turn, so that no camera waits for ever. When all that
     wait have ladders, and none is overdue, the order is that which costs least accuracy (see `edgeward.serve.turns`).
     Jobs of other cameras for the same model join the batch while the batch is still expected to
-    end before the earliest deadline in it. EDF: Liu and Layland, JACM 1973, section 7.
+    end before the earliest deadline in it; where models take turns in memory, as many as serve the worst off best
+    (see `edgeward.serve.batching`). EDF: Liu and Layland, JACM 1973, section 7.
     """
 
     def next(self, state: State) -> Action | None:
@@ -67,7 +66,7 @@ class EarliestDeadlineFirst(Policy):
         )
         same = [first, *sorted(others, key=self.urgency)]
         also = state.queries[first.query].also
-        jobs = (first,) if also else _batch(same, model, state.now_ns)
+        jobs = (first,) if also else _batch(same, model, state)
         return Infer(model.spec.name, jobs, model.variant, also)
 
     def first(self, state: State, ready: Sequence[Job]) -> Job:
@@ -87,51 +86,6 @@ class OldestFirst(EarliestDeadlineFirst):
 
     def urgency(self, job: Job) -> tuple[int, int, str]:
         return (job.turn_ns - job.deadline_ns + job.arrived_ns, 0, job.query)
-
-
-class LeastRecentlyUsed(Policy):
-    """Keeps models in memory within the budget.
-
-    The model of the most urgent job that cannot run is loaded; to make room, the model that was
-    used longest ago goes, but never one that runs, nor one whose own waiting job is more urgent.
-    Models nobody waits for are loaded once, at the start, into memory that is free anyway.
-    """
-
-    def next(self, state: State) -> Action | None:
-        if state.loader is not None:
-            return None
-        urgency = deadlines_by_model(state)
-        absent = [name for name, model in state.models.items() if loadable(model, state) and wanted(name, state)]
-        absent = [name for name in absent if name in urgency or state.models[name].loads == 0]
-        for name in sorted(absent, key=lambda name: (name not in urgency, urgency.get(name, 0), name)):
-            if fits(state, name):
-                return Load(name, state.models[name].variant)
-            victim = self._victim(state, name, urgency) if name in urgency else None
-            if victim is not None:
-                return Evict(victim)
-        return None
-
-    def _victim(self, state: State, wanted: str, urgency: Mapping[str, int]) -> str | None:
-        running = state.processor.action.model if state.processor else None
-        candidates = [
-            name
-            for name, model in state.models.items()
-            if model.status == "resident"
-            and name != running
-            and not (name in urgency and urgency[name] <= urgency[wanted] and usable(model, state))
-        ]
-        return min(candidates, key=lambda name: (state.models[name].used_ns, name), default=None)
-
-
-class StaticResidency(Policy):
-    """Loads models in name order while they fit and never evicts: the baseline without swapping."""
-
-    def next(self, state: State) -> Action | None:
-        if state.loader is not None:
-            return None
-        asked = {query.model for query in state.queries.values()}
-        names = sorted(name for name, model in state.models.items() if loadable(model, state) and name in asked)
-        return next((Load(name, state.models[name].variant) for name in names if fits(state, name)), None)
 
 
 class LoadSwitching(Policy):
@@ -185,7 +139,17 @@ class Retry(Policy):
         return Wait(min(times)) if times else None
 
 
-def _batch(jobs: list[Job], model: ModelState, now_ns: int) -> tuple[Job, ...]:
+def _batch(jobs: Sequence[Job], model: ModelState, state: State) -> tuple[Job, ...]:
+    """Of `jobs`, most urgent first, those that run together now."""
+    if len({(job.camera, job.frame) for job in jobs}) == 1:
+        return tuple(jobs)
+    if (limit := taking_turns(state, model.spec.name)) is not None:
+        pictures = list(dict.fromkeys((job.camera, job.frame) for job in jobs))[:limit]
+        return tuple(job for job in jobs if (job.camera, job.frame) in pictures)
+    return _in_time(jobs, model, state.now_ns)
+
+
+def _in_time(jobs: Sequence[Job], model: ModelState, now_ns: int) -> tuple[Job, ...]:
     """As many of `jobs`, most urgent first, as run together before the earliest of their deadlines."""
     taken = [jobs[0]]
     pictures = {(jobs[0].camera, jobs[0].frame)}
@@ -193,7 +157,7 @@ def _batch(jobs: list[Job], model: ModelState, now_ns: int) -> tuple[Job, ...]:
     for job in jobs[1:]:
         grown = pictures | {(job.camera, job.frame)}
         if len(grown) > len(pictures):
-            expected = _expected_ns(model, len(grown))
+            expected = expected_ns(model, len(grown))
             if (
                 len(grown) > model.spec.max_batch
                 or expected is None
@@ -206,18 +170,13 @@ def _batch(jobs: list[Job], model: ModelState, now_ns: int) -> tuple[Job, ...]:
     return tuple(taken)
 
 
-def _expected_ns(model: ModelState, batch: int) -> int | None:
-    """Estimated cost of a batch: as measured, else in proportion to the nearest smaller measured one."""
-    if batch in model.infer_ns:
-        return model.infer_ns[batch]
-    smaller = [size for size in model.infer_ns if size < batch]
-    return model.infer_ns[max(smaller)] * batch // max(smaller) if smaller else None
-
-
 POLICIES: Mapping[str, Policy] = MappingProxyType(
     {
+        "edf": FirstOf(LoadSwitching(), Laddering(), EarliestDeadlineFirst(), LeastMissing(), Retry()),
         "edf-lru": FirstOf(LoadSwitching(), Laddering(), EarliestDeadlineFirst(), LeastRecentlyUsed(), Retry()),
         "edf-static": FirstOf(EarliestDeadlineFirst(), StaticResidency(), Retry()),
+        "rr-lru": FirstOf(LoadSwitching(), Laddering(), TimeSharing("least recent"), Retry()),
+        "rr-mru": FirstOf(LoadSwitching(), Laddering(), TimeSharing("most recent"), Retry()),
         "fifo-lru": FirstOf(LoadSwitching(), Laddering(), OldestFirst(), LeastRecentlyUsed(), Retry()),
     }
 )

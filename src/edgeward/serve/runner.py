@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from edgeward.errors import HostError, ModelError
+from edgeward.serve.beginnings import BegunEngine
 from edgeward.serve.models import Engine, ServedModel
 from edgeward.serve.portfolio import PortfolioEngine
 from edgeward.vision.conventions import convention
@@ -31,6 +32,7 @@ class Prepared:
 
     pixels: FloatArray
     placement: Placement
+    image: Image
 
 
 class Runner:
@@ -45,20 +47,29 @@ class Runner:
         cv2.setNumThreads(threads)
         self._models = models
         self._engines: dict[str, Engine] = {name: model.open(threads) for name, model in models.items()}
+        self._kept: object = None  # tensors of evicted models that the next load shares
 
     def load(self, name: str, variant: str = "") -> None:
         """Bring a model's weights into memory; of a portfolio, those of the variant."""
         engine = self._engines[name]
         if variant:
             _variants(name, engine).choose(variant)
-        engine.attach()
+        try:
+            engine.attach()
+        finally:
+            self._kept = None
 
     def switch(self, name: str, variant: str) -> None:
         """Have a loaded model answer with another variant; what is under way ends on the old one."""
+        self._kept = None
         _variants(name, self._engines[name]).switch(variant)
 
-    def evict(self, name: str) -> None:
-        """Let go of a model's weights; nothing happens when it is not loaded."""
+    def evict(self, name: str, keep_for: str = "") -> None:
+        """Let go of a model's weights; nothing happens when it is not loaded.
+
+        keep_for: the model that is loaded next; what it shares stays in memory until then.
+        """
+        self._kept = self._models[keep_for].in_memory() if keep_for else None
         self._engines[name].detach()
 
     def close(self) -> None:
@@ -81,10 +92,18 @@ class Runner:
                 self.evict(name)
 
     def prepare(self, name: str, image: Image) -> Prepared:
-        """A picture as the model's input; from any thread, whether the model is loaded or not."""
+        """A picture as the model's input; from any thread, whether the model is loaded or not.
+
+        Models that begin alike (see `edgeward.serve.beginnings`) know a picture again by its array: do not change it.
+        """
         spec = self._models[name].card.preprocess
-        pixels = np.empty((1, *spec.shape), np.float32)
-        return Prepared(pixels, prepare(image, spec, out=pixels[0]))
+
+        def make() -> tuple[FloatArray, Placement]:
+            pixels = np.empty((1, *spec.shape), np.float32)
+            return pixels, prepare(image, spec, out=pixels[0])
+
+        engine = self._engines[name]
+        return Prepared(*(engine.prepared(image, make) if isinstance(engine, BegunEngine) else make()), image)
 
     def infer(self, name: str, pictures: Sequence[Prepared], confidence: float) -> list[Result]:
         """One result per picture; boxes fainter than `confidence` are left out.
@@ -93,7 +112,9 @@ class Runner:
         """
         card = self._models[name].card
         batch = pictures[0].pixels if len(pictures) == 1 else np.concatenate([each.pixels for each in pictures])
-        outputs = self._engines[name].run(batch)
+        engine = self._engines[name]
+        seen = [each.image for each in pictures]
+        outputs = engine.run_on(seen, batch) if isinstance(engine, BegunEngine) else engine.run(batch)
         return convention(card.convention).decode(outputs, [each.placement for each in pictures], confidence)
 
 

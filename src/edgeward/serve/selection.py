@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal, Self
@@ -21,6 +21,7 @@ from typing import Literal, Self
 import numpy as np
 
 from edgeward.errors import BudgetError, ConfigError
+from edgeward.serve.ages import Ages, frames_on_screen
 from edgeward.serve.choice import Answer, Choice, Chooser, Look
 from edgeward.serve.evidence import Drift, Evidence, expected_area
 from edgeward.serve.ladder import Ladder, Rung, dominated
@@ -28,14 +29,10 @@ from edgeward.serve.latency import Latency
 from edgeward.serve.looks import candidate, left_after
 from edgeward.serve.rules import Out, Rules
 from edgeward.serve.sizes import SizeHistogram, counts, size_bins, sizes
-from edgeward.serve.staleness import Ages, FloatArray, Retention, matched
+from edgeward.serve.staleness import FloatArray, Retention, matched
 from edgeward.units import format_bytes, format_seconds
 
-__all__ = ["Selector", "frames_on_screen"]
-
-EPSILON = 0.05
-"""Frames by which a latency may miss a whole number of frames and still count as that number."""
-
+__all__ = ["Selector"]
 
 TURN_WEIGHT = 0.2
 """Of a new turn in the moving average."""
@@ -84,7 +81,7 @@ class Selector(Chooser):
             ladder,
             rules,
             SizeHistogram.unknown(ladder.bins),
-            Retention.assumed(ladder.bins, rules.motion),
+            Retention.assumed(ladder.bins, rules.motion, rules.fps),
             Latency.nominal({rung.name: rung.seconds for rung in ladder.rungs}),
             Evidence.none(tuple(rung.name for rung in ladder.rungs), rules.drift or Drift()),
         )
@@ -96,7 +93,7 @@ class Selector(Chooser):
             raise ConfigError(f"{result.rung!r} took {seconds} s; give the measured seconds, over 0")
         area = expected_area(result.boxes.confidence)
         boxes = result.boxes[result.boxes.confidence >= rules.confidence]
-        result = replace(result, boxes=boxes)
+        result = replace(result, found=boxes)
         elapsed = result.captured - self.last.captured if self.last else math.inf
         if elapsed < 0:
             return replace(self, latency=self.latency.observed(rung.name, seconds, now))
@@ -177,6 +174,14 @@ class Selector(Chooser):
         factor = self.evidence.factor(name) if self.rules.drift else 1.0
         return np.asarray(factor * (worth @ self.retention.kept(ages, rung.fit)))
 
+    def curves(self, names: Sequence[str], ages: FloatArray) -> FloatArray:
+        """`precisions` of several rungs at once: float64 [names, ages]."""
+        rungs = [self.ladder.rung(name) for name in names]
+        kept = self.retention.kept(ages, np.array([rung.fit for rung in rungs])[:, None, None])
+        worth = np.multiply(self.histogram.shares, [rung.accuracy for rung in rungs])
+        factors = np.array([self.evidence.factor(name) if self.rules.drift else 1.0 for name in names])
+        return np.asarray(factors[:, None] * (worth[:, None] @ kept)[:, 0])
+
     def available(self, now: float) -> list[Rung]:
         """Rungs that may be chosen: those that fit in memory, did not fail lately and are not contradictory.
 
@@ -243,7 +248,7 @@ class Selector(Chooser):
         if result.expected is not None and self.last is not None:
             # Boxes that are moved cease to be right by what the forecast misses, not by what the objects move.
             shown = result.expected[result.expected.confidence >= rules.confidence]
-            since = replace(self.last, boxes=shown)
+            since = replace(self.last, found=shown)
         elapsed = result.captured - since.captured
         if elapsed * rules.fps < (NEARLY if result.expected is not None else self.retention.span - NEARLY):
             return self.retention, since
@@ -271,11 +276,6 @@ class Selector(Chooser):
             f"{name!r} instead of {self.active!r}: {gain} on screen for the object sizes in view, with boxes "
             f"{ages.min():.0f} to {ages.max():.0f} frames old ({format_seconds(self.latency.seconds[name])} each)"
         )
-
-
-def frames_on_screen(seconds: float, fps: float) -> int:
-    """How many frames pass while a model works: at least 1; a latency of whole frames is not rounded up."""
-    return max(1, math.ceil(seconds * fps - EPSILON))
 
 
 @functools.lru_cache(maxsize=64)

@@ -22,10 +22,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeward.errors import ConfigError
+from edgeward.serve.ages import Ages
 from edgeward.vision.metrics.overlap import overlap
 from edgeward.vision.results import Detections
 
-__all__ = ["Ages", "Motion", "Retention", "age_shares", "matched"]
+__all__ = ["Motion", "Retention", "matched"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
@@ -44,15 +45,13 @@ NEAREST = 0.5
 ASSUMED = 1.0
 """Matched boxes that the estimate for all sizes counts for in that of one size."""
 LEAST = 0.5
-VARIES = 0.06
-"""Share by which a latency differs from its mean."""
+FPS = 30.0
+"""Frames a second that the assumed motion is for."""
 SPREAD = 2.5
 """Objects of one size differ in speed and direction, so that they get too far one after another: log-logistic with this
 exponent."""
 SPAN = 0.2
 """Sizes moved between two answers at which motion is told best: enough to stand out from jitter, few objects lost."""
-OLDEST = 128
-"""Age in frames beyond which none are told apart."""
 LONGEST = 8.0
 """Frames between two answers beyond which objects are hardly found again."""
 
@@ -63,7 +62,8 @@ class Motion:
 
     by: "bin" for one estimate per object size, "all" for one of all sizes, "fixed" for the assumed one.
     model: "displacement" for objects of constant speed whose boxes are right until they moved a third of their size,
-    "decay" for the factor beta of ROMA. assumed: beta before anything is known, or the overlap kept over one frame.
+    "decay" for the factor beta of ROMA. assumed: before anything is known beta, or the overlap kept, from one frame to
+    the next at 30 frames a second; where frames are fewer, more happens between two.
     """
 
     by: Literal["bin", "all", "fixed"] = "bin"
@@ -84,11 +84,11 @@ class Motion:
             return (_moved(iou) ** 2 - _moved(static_iou) ** 2) / frames**2
         return float(min(max((iou / static_iou) ** (1 / frames), LEAST), 1.0))
 
-    def kept(self, rates: FloatArray, ages: FloatArray, fit: float = 0.75) -> FloatArray:
+    def kept(self, rates: FloatArray, ages: FloatArray, fit: float | FloatArray = 0.75) -> FloatArray:
         """Share of the accuracy that boxes keep at each age in frames: float64 [bins, ages] from [bins] and [ages].
 
-        fit: mean overlap of fresh boxes with their objects. A box that is d sizes away has (1 - d) / (1 + d) of it; a
-        half is reached at d = (fit - 1/2) / (fit + 1/2).
+        fit: mean overlap of fresh boxes with their objects; of several models [models, 1, 1], for one more axis. A box
+        that is d sizes away has (1 - d) / (1 + d) of it; a half is reached at d = (fit - 1/2) / (fit + 1/2).
         """
         if self.model == "displacement":
             reach = (fit - 0.5) / (fit + 0.5)
@@ -97,76 +97,23 @@ class Motion:
         return np.asarray(rates[:, None] ** ages)
 
 
-@dataclass(frozen=True, eq=False)
-class Ages:
-    """How old boxes on screen are: frames [n], and for which share of the time [n]."""
-
-    frames: FloatArray
-    shares: FloatArray
-
-    @staticmethod
-    def of(seconds: float, turn: float, fps: float, wait: float = 0.0) -> Ages:
-        """An answer takes so many seconds, the next one comes a turn later; the newest frame is taken each time.
-
-        With L and C for the two in frames: r after an answer came, 0 <= r < C, its boxes are of the frame that was the
-        newest r + L before, ceil(r + L) frames old. Who keeps up with the frames begins when one comes, or up to `wait`
-        seconds later. Latencies vary, and a little more may mean a whole frame: three cases count as much.
-        """
-        return _aged(round(seconds * fps, 2), round(max(turn, seconds) * fps, 2), round(wait * fps, 1))
-
-    @classmethod
-    def between(cls, first: int, last: int) -> Self:
-        """All ages from first to last alike."""
-        frames = np.arange(first, last + 1.0)
-        return cls(frames, np.full(len(frames), 1 / len(frames)))
-
-
-def age_shares(late: FloatArray, span: FloatArray, wait: FloatArray) -> FloatArray:
-    """For which share of the time boxes are 0, 1, ... frames old: float64 [n, ages], the oldest up to OLDEST.
-
-    late, span, wait: float64 [n], in frames: how long an answer takes, from one to the next, and how long at most one
-    that keeps up begins after its frame. See `Ages.of`.
-    """
-    most = int(min(np.ceil((late + np.maximum(span, late)).max() * (1 + VARIES)) + np.ceil(wait.max()), OLDEST))
-    ages, found = np.arange(1, max(most, 1) + 1), np.zeros((len(late), max(most, 1)))
-    for factor in (1 - VARIES, 1.0, 1 + VARIES):
-        first = late * factor
-        every = np.maximum(np.maximum(span, first), 0.01)
-        here = np.minimum(ages, (first + every)[:, None]) - np.maximum(ages - 1, first[:, None])
-        share = np.maximum(here, 0.0) / every[:, None]
-        share[:, -1] += np.maximum(1 - share.sum(axis=1), 0.0)  # all that is older counts as the oldest
-        keeps = np.flatnonzero(every <= 1)
-        share[keeps] = 0.0
-        for begun in (1 / 6, 1 / 2, 5 / 6):
-            at = np.clip(np.ceil(first[keeps] + wait[keeps] * begun), 1, len(ages)).astype(int) - 1
-            share[keeps, at] += 1 / 3
-        found += share / 3
-    return np.concatenate([np.zeros((len(late), 1)), found], axis=1)
-
-
-@functools.lru_cache(maxsize=1024)
-def _aged(late: float, span: float, wait: float) -> Ages:
-    """For an answer that takes `late` frames, a turn of `span` frames and a wait of up to `wait` frames."""
-    shares = age_shares(np.array([late]), np.array([span]), np.array([wait]))[0]
-    (ages,) = np.nonzero(shares)
-    return Ages(ages.astype(np.float64), shares[ages])
-
-
 @dataclass(frozen=True)
 class Retention:
     """Moving sums of what was measured, over all sizes and for each size bin.
 
-    all: matched boxes, and the sum of their rates (see `Motion.measured`); bins: the same of each size bin.
+    all: matched boxes, and the sum of their rates (see `Motion.measured`); bins: the same of each size bin. fps: of the
+    frames that rates are for.
     """
 
     all: Sums
     bins: tuple[Sums, ...]
     motion: Motion = Motion()
+    fps: float = FPS
 
     @classmethod
-    def assumed(cls, bins: int, motion: Motion | None = None) -> Self:
+    def assumed(cls, bins: int, motion: Motion | None = None, fps: float = FPS) -> Self:
         """Before anything was seen."""
-        return cls((0.0, 0.0), ((0.0, 0.0),) * bins, motion or Motion())
+        return cls((0.0, 0.0), ((0.0, 0.0),) * bins, motion or Motion(), fps)
 
     def observed(
         self, overlaps: Overlaps, static_iou: float, frames: float, weight: float, sure: Sequence[float] = ()
@@ -196,16 +143,21 @@ class Retention:
     @functools.cached_property
     def rates(self) -> FloatArray:
         """The rate of each size bin; where few boxes were matched, rather that of all sizes, or the assumed one."""
-        overall = _shrunk(self.all, self.motion.measured(self.motion.assumed, 1.0, 1.0))
+        overall = self._overall
         return np.array([_shrunk(sums, overall) for sums in self.bins])
+
+    @property
+    def _overall(self) -> float:
+        """The rate of all sizes. Objects move so much in a second, not in a frame."""
+        return _shrunk(self.all, self.motion.measured(self.motion.assumed, 1.0, self.fps / FPS))
 
     @property
     def span(self) -> float:
         """Frames after which motion should be measured again."""
-        overall = _shrunk(self.all, self.motion.measured(self.motion.assumed, 1.0, 1.0))
+        overall = self._overall
         return min(SPAN / math.sqrt(overall), LONGEST) if overall > 0 else LONGEST
 
-    def kept(self, ages: FloatArray, fit: float = 0.75) -> FloatArray:
+    def kept(self, ages: FloatArray, fit: float | FloatArray = 0.75) -> FloatArray:
         """Share of the accuracy that boxes keep at each age in frames: float64 [bins, ages]. fit: see `Motion.kept`."""
         return self.motion.kept(self.rates, ages, fit)
 
@@ -222,7 +174,7 @@ class Retention:
                 return mass, total / ratio**2
             return mass, mass * (total / mass) ** (1 / ratio) if mass else total
 
-        return replace(self, all=moved(self.all), bins=tuple(moved(each) for each in self.bins))
+        return replace(self, all=moved(self.all), bins=tuple(moved(each) for each in self.bins), fps=self.fps * ratio)
 
 
 def matched(before: Detections, after: Detections, bins: Sequence[int] | IntArray) -> Overlaps:

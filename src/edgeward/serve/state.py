@@ -35,6 +35,10 @@ __all__ = [
 ]
 
 
+UNKNOWN_NS_PER_BYTE = 10.0
+"""Before the first load was measured: the sequential reading of an SD card."""
+
+
 @dataclass(frozen=True, slots=True)
 class QuerySpec:
     """A query as the loop sees it. `period_ns` 0 asks for every frame.
@@ -192,8 +196,11 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The box at one moment. `resident_bytes` counts each tensor of loading and resident models once; `busy_ns` is what
-    the processor has worked, `begun_ns` when it last began."""
+    """The box at one moment. `resident_bytes` counts each tensor of loading and resident models once, and those `kept`
+    of evicted ones for the next load. `loading_bytes` are missing of what is being loaded; `loaded_bytes` were missing
+    of what was loaded before, in `loaded_ns` (moving sums). `busy_ns` is what the processor has worked, `begun_ns` when
+    it last began and `ran` with which model.
+    """
 
     budget_bytes: int
     queries: Mapping[str, QueryState]
@@ -202,11 +209,21 @@ class State:
     now_ns: int = 0
     decisions: int = 0
     resident_bytes: int = 0
+    kept: Mapping[str, int] = field(default_factory=dict)
+    loading_bytes: int = 0
+    loaded_bytes: int = 0
+    loaded_ns: int = 0
     busy_ns: int = 0
     begun_ns: int = 0
+    ran: str = ""
     processor: Running | None = None
     loader: Running | None = None
     waiting: Wait | None = None
+
+    @property
+    def ns_per_byte(self) -> float:
+        """What loads have taken of late for each byte that was missing."""
+        return self.loaded_ns / self.loaded_bytes if self.loaded_bytes else UNKNOWN_NS_PER_BYTE
 
     @classmethod
     def start(
@@ -255,9 +272,9 @@ STATE: TypeAdapter[State] = TypeAdapter(State)
 """Validates and writes states as JSON."""
 
 
-def union_bytes(specs: Iterable[ModelSpec]) -> int:
-    """Bytes of several models together: a tensor that two of them share counts once."""
-    together: dict[str, int] = {}
+def union_bytes(specs: Iterable[ModelSpec], kept: Mapping[str, int] | None = None) -> int:
+    """Bytes of several models together, and of tensors `kept`: a tensor that two of them share counts once."""
+    together: dict[str, int] = dict(kept or {})
     for spec in specs:
         together.update(spec.tensors)
     return sum(together.values())

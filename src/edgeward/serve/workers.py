@@ -68,7 +68,7 @@ class Workers:
 
     def evict(self, action: Evict) -> None:
         """Free a model at once, on the calling thread."""
-        self._runner.evict(action.model)
+        self._runner.evict(action.model, action.keep_for)
 
     def _infer(self, number: int, action: Infer) -> Event:
         held = {(job.camera, job.frame): self._buffer.get(job.camera, job.frame) for job in action.jobs}

@@ -75,7 +75,7 @@ def pack(path: Path, store: WeightStore, provider: str = "cpu", external: Sequen
     Raises ModelError when ONNX Runtime cannot load the model, StoreError when the disk refuses.
     """
     content = " ".join(_file_digest(file) for file in (path, *external))
-    key = hashlib.sha256(f"{VERSION} {content} {provider} {_machine()}".encode()).hexdigest()[:32]
+    key = hashlib.sha256(f"{VERSION} {content} {provider} {machine()}".encode()).hexdigest()[:32]
     manifest = store.folder / f"{key}.json"
     known = _read(manifest, store)
     if known is not None:
@@ -100,15 +100,18 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
     return options
 
 
+def present(packed: PackedModel, store: WeightStore) -> bool:
+    """Whether all that a model of before names is still there. Raises OSError when a segment is not."""
+    sizes = {name: (store.folder / name).stat().st_size for name in {ref.segment for ref in packed.tensors.values()}}
+    whole = all(ref.offset + ref.nbytes <= sizes[ref.segment] for ref in packed.tensors.values())
+    return whole and packed.graph.is_file()
+
+
 def _read(manifest: Path, store: WeightStore) -> PackedModel | None:
     """A manifest of before, when all that it names is still there."""
     try:
         packed = _MANIFEST.validate_json(manifest.read_bytes())
-        sizes = {
-            name: (store.folder / name).stat().st_size for name in {ref.segment for ref in packed.tensors.values()}
-        }
-        whole = all(ref.offset + ref.nbytes <= sizes[ref.segment] for ref in packed.tensors.values())
-        return packed if whole and packed.graph.is_file() else None
+        return packed if present(packed, store) else None
     except (OSError, ValidationError):
         return None
 
@@ -123,7 +126,7 @@ def _pack_for_cpu(path: Path, store: WeightStore, key: str, external: bool) -> P
         options.optimized_model_filepath = str(optimised)
         if external:  # else the optimised graph would look for the old file beside itself
             options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
-        plain = _loaded(path, options, ["CPUExecutionProvider"])
+        plain = loaded(path, options, ["CPUExecutionProvider"])
         model = onnx.load(optimised)
     weights = _storable(model.graph.initializer, store.folder)
     refs = dict(zip(weights, store.put(list(weights.values())), strict=True))
@@ -131,7 +134,7 @@ def _pack_for_cpu(path: Path, store: WeightStore, key: str, external: bool) -> P
     graph = store.folder / f"{key}.onnx"
     write_atomically(graph, [model.SerializeToString()])
     held = {ref.digest: ref.nbytes for ref in refs.values()}
-    packed = PackedModel(graph, "cpu", refs, held, _ports(plain.get_inputs()), _ports(plain.get_outputs()))
+    packed = PackedModel(graph, "cpu", refs, held, ports(plain.get_inputs()), ports(plain.get_outputs()))
     if _answers_alike(plain, packed, store):
         return packed
     shutil.copyfile(path, graph)
@@ -142,12 +145,12 @@ def _pack_portable(path: Path, store: WeightStore, key: str, provider: str) -> P
     """For other processors the runtime optimises at load and copies the weights to the device itself."""
     import onnx
 
-    plain = _loaded(path, session_options(threads=1), ["CPUExecutionProvider"])
+    plain = loaded(path, session_options(threads=1), ["CPUExecutionProvider"])
     weights = _storable(onnx.load(path).graph.initializer, path.parent)
     held = {digest_of(array): array.nbytes for array in weights.values()}
     graph = store.folder / f"{key}.onnx"
     shutil.copyfile(path, graph)
-    return PackedModel(graph, provider, {}, held, _ports(plain.get_inputs()), _ports(plain.get_outputs()))
+    return PackedModel(graph, provider, {}, held, ports(plain.get_inputs()), ports(plain.get_outputs()))
 
 
 def _storable(initializers: Any, folder: Path) -> dict[str, np.ndarray[Any, Any]]:
@@ -186,7 +189,7 @@ def _answers_alike(plain: onnxruntime.InferenceSession, packed: PackedModel, sto
 
     random = np.random.default_rng(0)
     try:
-        feeds = {port.name: _example(port, random) for port in packed.inputs}
+        feeds = {port.name: example(port, random) for port in packed.inputs}
         expected = plain.run(None, feeds)
     except Exception:  # nothing can be concluded from an input that the model itself refuses
         return True
@@ -195,6 +198,11 @@ def _answers_alike(plain: onnxruntime.InferenceSession, packed: PackedModel, sto
             outputs = session.run(feeds)
     except (ModelError, StoreError):
         return False
+    return same_answers(outputs, expected)
+
+
+def same_answers(outputs: Sequence[np.ndarray[Any, Any]], expected: Sequence[np.ndarray[Any, Any]]) -> bool:
+    """Whether outputs are those expected, up to rounding."""
     return all(
         np.allclose(
             ours, theirs, rtol=TOLERANCE, atol=TOLERANCE * float(np.abs(theirs).max(initial=1e-6)), equal_nan=True
@@ -203,21 +211,21 @@ def _answers_alike(plain: onnxruntime.InferenceSession, packed: PackedModel, sto
     )
 
 
-def _example(port: Port, random: np.random.Generator) -> np.ndarray[Any, Any]:
-    """An input that fits: unknown dimensions are 1 where the batch is, 64 elsewhere."""
-    shape = [size if isinstance(size, int) else 1 if axis == 0 else 64 for axis, size in enumerate(port.shape)]
+def example(port: Port, random: np.random.Generator, batch: int = 1) -> np.ndarray[Any, Any]:
+    """An input that fits: unknown dimensions are `batch` where the batch is, 64 elsewhere."""
+    shape = [size if isinstance(size, int) else batch if axis == 0 else 64 for axis, size in enumerate(port.shape)]
     dtype = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}[port.type]
     return (random.random(shape) * (255 if dtype == np.uint8 else 1)).astype(dtype)
 
 
-def _loaded(path: Path, options: onnxruntime.SessionOptions, providers: list[str]) -> onnxruntime.InferenceSession:
+def loaded(path: Path, options: onnxruntime.SessionOptions, providers: list[str]) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # the runtime's own exceptions share no base class
         raise ModelError(f"{path} cannot be loaded: {str(error).splitlines()[0][:300]}") from error
 
 
-def _ports(nodes: Any) -> tuple[Port, ...]:
+def ports(nodes: Any) -> tuple[Port, ...]:
     return tuple(Port(node.name, node.type, tuple(node.shape)) for node in nodes)
 
 
@@ -229,7 +237,7 @@ def _file_digest(path: Path) -> str:
         raise ModelError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _machine() -> str:
+def machine() -> str:
     """What the optimised form depends on: the runtime's version and the processor's abilities."""
     flags = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")

@@ -112,6 +112,12 @@ class WeightStore:
                 view = self._views[ref.digest] = segment.view(ref)
             return view
 
+    def borrowed(self, refs: Iterable[TensorRef]) -> dict[str, Array]:
+        """Those of the tensors that somebody holds now, by digest."""
+        with self._lock:
+            views = {ref.digest: self._views.get(ref.digest) for ref in refs}
+        return {digest: view for digest, view in views.items() if view is not None}
+
     def shared(self, key: str, make: Callable[[], Any]) -> Any:
         """What `make` returns, made once for all who hold it under `key` now: skeletons are shared like tensors."""
         with self._lock:
