@@ -26,8 +26,6 @@ from edgeward.merge.train import JointOptions, Limits, refit_norms, train
 PROMISED, TARGET = 0.95, 0.96
 """What every model keeps of its accuracy; and what the search is told, since its data are a sample."""
 
-JOINT = JointOptions(epochs=6, learning_rate=0.02, batch=64)
-SECONDS = {True: 75.0, False: 8.0}
 MARGIN = f"validation and gate took part in the search, whose target is {TARGET}; the held-out pictures did not"
 
 
@@ -63,8 +61,9 @@ def found(name: str, full: bool) -> Found:
     total = unique_bytes(task.module for task in tasks)
     place = tempfile.TemporaryDirectory(prefix="merge-bench-")
     folder = Path(place.name) / "merged"
+    options = SearchOptions(target=TARGET, seconds=work.search.seconds, joint=work.search.joint)
     begin = time.perf_counter()
-    steps = tuple(search(tasks, folder, SearchOptions(target=TARGET, seconds=SECONDS[full], joint=JOINT)))
+    steps = tuple(search(tasks, folder, options))
     seconds = time.perf_counter() - begin
     return Found(work, steps, seconds, total, before, load_all(folder, work.factories()), place)
 
@@ -75,18 +74,20 @@ def sharing(full: bool, name: str, bar: float | None) -> list[dict[str, Any]]:
     tasks, total = ours.workload.fresh(), ours.total
     could = potential({task.name: task.module for task in tasks})
     least = ratios(ours.before, held_out(ours.workload, ours.modules))
-    stem_seconds, stem_modules = stem(tasks, ours.seconds)
+    stem_seconds, stem_modules = stem(tasks, ours.seconds, ours.workload.search.joint)
     stem_saved = 1 - unique_bytes(stem_modules.values()) / total
     stem_least = ratios(ours.before, held_out(ours.workload, stem_modules))
-    all_modules = share_all(ours.workload.fresh())
+    all_modules = share_all(ours.workload.fresh(), ours.workload.search.joint)
     all_least = ratios(ours.before, held_out(ours.workload, all_modules))
     saved = ours.saved / total
     what = f"six cameras, {total / 1e6:.1f} MB of parameters ({name})"
-    own = ", ".join(f"{one} {value:.3f}" for one, value in ours.before.items())
+    usual = ours.workload.most_frequent()
+    own = ", ".join(f"{one} {value:.3f} ({usual[one]:.2f})" for one, value in ours.before.items())
+    about = f"; {ours.workload.about}" if ours.workload.about else ""
     tries = f"{len(ours.steps)} attempts, {sum(step.outcome == 'confirmed' for step in ours.steps)} confirmed"
     rows = [
         row(f"{name}.potential", f"bytes saved if all layers of equal form were shared / all parameters; {what}",
-            baseline="none", ours=could.share, unit="fraction", note=f"unmerged held-out accuracies: {own}"),
+            baseline="none", ours=could.share, unit="fraction", note=f"unmerged held-out accuracies (always the most frequent answer): {own}{about}"),
         row(f"{name}.saved", f"1 - bytes of the unique parameters of the shipped files / of the unmerged models; {what}",
             baseline=f"stem: {stem_saved:.3f}", ours=saved, unit="fraction", bar=f">= {bar}" if bar else "", note=tries),
         row(f"{name}.accuracy", "least held-out accuracy of a merged model, from the shipped files / of the same model unmerged",
@@ -98,8 +99,8 @@ def sharing(full: bool, name: str, bar: float | None) -> list[dict[str, Any]]:
         row(f"{name}.share_all.accuracy", "least held-out accuracy when all layers of equal form are shared without training, batch-norm statistics taken anew / unmerged",
             baseline="unmerged", ours=min(all_least), unit="x", spread=[min(all_least), max(all_least)],
             note=f"saves {1 - unique_bytes(all_modules.values()) / total:.3f}"),
-        row(f"{name}.seconds", "wall seconds of the search, gates and files included, one thread", baseline=f"budget: {SECONDS[full]:.0f} s",
-            ours=ours.seconds, unit="s", note="learning rate and batch as in a run on other pictures (8x8 digits), not tuned on these"),
+        row(f"{name}.seconds", "wall seconds of the search, gates and files included, one thread", baseline=f"budget: {ours.workload.search.seconds:.0f} s",
+            ours=ours.seconds, unit="s", note=ours.workload.search.note),
     ]  # fmt: skip
     return rows + [
         row(f"{name}.saved_after_{percent}", f"share saved after {percent} % of those seconds",
@@ -123,17 +124,17 @@ def saved_at(steps: Sequence[Step], seconds: float) -> int:
     return max((step.saved_bytes for step in steps if step.seconds <= seconds), default=0)
 
 
-def share_all(tasks: Sequence[Task]) -> dict[str, nn.Module]:
+def share_all(tasks: Sequence[Task], joint: JointOptions) -> dict[str, nn.Module]:
     """Everything of equal form tied to the first model's weights, nothing trained."""
     modules = {task.name: task.module for task in tasks}
     for group in groups(modules):
         tie(modules, group, group.instances[0])
     for task in tasks:
-        refit_norms(task, JOINT)
+        refit_norms(task, joint)
     return modules
 
 
-def stem(tasks: Sequence[Task], seconds: float) -> tuple[float, dict[str, nn.Module]]:
+def stem(tasks: Sequence[Task], seconds: float, joint: JointOptions) -> tuple[float, dict[str, nn.Module]]:
     """Jiang et al., "Mainstream" (USENIX ATC 2018), in short: frozen first layers of another model, the rest retrained.
 
     Model by model: of those before it the one with most bytes of equal first layers lends them; how many is bisected.
@@ -153,9 +154,9 @@ def stem(tasks: Sequence[Task], seconds: float) -> tuple[float, dict[str, nn.Mod
             middle = (low + high + 1) // 2
             original.restore()
             borrow(modules, lender, task.name, prefix[:middle])
-            refit_norms(task, JOINT)
+            refit_norms(task, joint)
             limits = Limits(late=lambda: time.perf_counter() - begin >= seconds)
-            met = train([task], {task.name: wanted["validation"]}, JOINT, limits).met
+            met = train([task], {task.name: wanted["validation"]}, joint, limits).met
             if met and top1(task.module, task.test) >= wanted["test"]:
                 low, kept = middle, take({task.name: task.module})
             else:

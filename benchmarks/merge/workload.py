@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from harness import FASHION
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from edgeward.merge.task import Samples, Task
+from edgeward.merge.train import JointOptions
 from edgeward.vision.labelled import load_labelled
 from edgeward.zoo.network import Network
 
@@ -89,29 +92,60 @@ class Sizes:
 QUICK, FULL = Sizes(500, 300, 300, 4), Sizes(1500, 800, 800, 6)
 
 
+@dataclass(frozen=True)
+class Search:
+    """How the search is told to train, how many seconds it has, and what a reader should know of these figures."""
+
+    joint: JointOptions
+    seconds: float
+    note: str
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How the unmerged models were trained. start: an untrained one by name; optimizer: with rates for so many steps."""
+
+    epochs: int
+    batch: int
+    start: Callable[[str], nn.Module]
+    optimizer: Callable[[list[nn.Parameter], int], tuple[Optimizer, LRScheduler]]
+
+
+SMALL = JointOptions(epochs=6, learning_rate=0.02, batch=64)
+DIGITS = "learning rate and batch as in a run on other pictures (8x8 digits), not tuned on these"
+
+
 @dataclass(frozen=True, eq=False)
 class Workload:
-    """Trained models with their data, and what took no part in anything."""
+    """Trained models with their data, what builds each network, and what took no part in anything."""
 
     name: str
-    cameras: dict[str, Camera]
+    builders: Mapping[str, Callable[[], nn.Module]]
     tasks: list[Task]
     held_out: dict[str, Samples]
-    states: dict[str, dict[str, Tensor]] = field(repr=False)
+    search: Search
+    learning: Learning
+    about: str = ""
+    states: dict[str, dict[str, Tensor]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        states = {task.name: {key: one.clone() for key, one in task.module.state_dict().items()} for task in self.tasks}
+        object.__setattr__(self, "states", states)
 
     def factories(self) -> dict[str, Callable[[], nn.Module]]:
         """What builds each network."""
-        return {name: functools.partial(build, camera) for name, camera in self.cameras.items()}
+        return dict(self.builders)
 
     def fresh(self) -> list[Task]:
         """The tasks with modules of their own, as they were before any merging."""
-        return [
-            Task(Network(task.name, self._module(task.name), (1, SIDE, SIDE)), task.train, task.validation, task.test)
-            for task in self.tasks
-        ]
+        return [replace(task, network=replace(task.network, module=self._module(task.name))) for task in self.tasks]
+
+    def most_frequent(self) -> dict[str, float]:
+        """Held-out accuracy of always saying the most frequent answer."""
+        return {name: float(one.targets.bincount().max()) / len(one) for name, one in self.held_out.items()}
 
     def _module(self, name: str) -> nn.Module:
-        module = build(self.cameras[name])
+        module = self.builders[name]()
         module.load_state_dict(self.states[name])
         return module.eval()
 
@@ -134,20 +168,23 @@ def build(camera: Camera) -> nn.Module:
 def workload(name: str, full: bool) -> Workload:
     """Every camera's model trained on its own pictures, the same way, seeds fixed."""
     torch.set_num_threads(1)
+    if name == "lite0":
+        from lite0 import lite0
+
+        return lite0(full)
     sizes, cameras = FULL if full else QUICK, WORKLOADS[name]
     tasks, held_out = [], {}
     for index, (called, camera) in enumerate(cameras.items()):
         seen = _pictures("train", camera, index, len(cameras))
         bounds = [0, *itertools.accumulate((sizes.train, sizes.validation, sizes.gate))]
         parts = [Samples(seen.inputs[low:high], seen.targets[low:high]) for low, high in itertools.pairwise(bounds)]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(index)
-            module = build(camera)
+        module = _start(name, called)
         _train(module, parts[0], sizes.epochs)
         tasks.append(Task(Network(called, module, (1, SIDE, SIDE)), *parts))
         held_out[called] = _pictures("t10k", camera, index, len(cameras))
-    states = {task.name: {key: one.clone() for key, one in task.module.state_dict().items()} for task in tasks}
-    return Workload(name, cameras, tasks, held_out, states)
+    learning = Learning(sizes.epochs, 64, functools.partial(_start, name), _optimizer)
+    builders = {called: functools.partial(build, camera) for called, camera in cameras.items()}
+    return Workload(name, builders, tasks, held_out, Search(SMALL, 75.0 if full else 8.0, DIGITS), learning)
 
 
 @functools.cache
@@ -165,9 +202,20 @@ def _pictures(part: str, camera: Camera, index: int, cameras: int) -> Samples:
     return Samples(((seen - 0.3) / 0.3).contiguous(), torch.tensor(QUESTIONS[camera.question])[labels[chosen]])
 
 
+def _start(workload: str, called: str) -> nn.Module:
+    """Untrained."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(list(WORKLOADS[workload]).index(called))
+        return build(WORKLOADS[workload][called])
+
+
+def _optimizer(parameters: list[nn.Parameter], steps: int) -> tuple[Optimizer, LRScheduler]:
+    optimizer = torch.optim.SGD(parameters, 0.05, momentum=0.9, weight_decay=5e-4)
+    return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+
+
 def _train(module: nn.Module, data: Samples, epochs: int) -> None:
-    optimizer = torch.optim.SGD(module.parameters(), 0.05, momentum=0.9, weight_decay=5e-4)
-    rates = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+    optimizer, rates = _optimizer(list(module.parameters()), epochs)
     module.train()
     for epoch in range(epochs):
         for inputs, labels in data.batches(64, epoch):

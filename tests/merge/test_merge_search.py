@@ -103,7 +103,7 @@ def test_shared_layers_are_one_memory_after_every_step_and_norms_never(tmp_path)
     tasks = three()
     for _, step in zip(range(3), search(tasks, tmp_path / "m", OPTIONS), strict=False):
         if step.outcome == "confirmed":
-            assert tied(models(tasks), step.group)
+            assert all(tied(models(tasks), group) for group in step.groups)
         norms = [one for item in tasks for one in item.module.modules() if isinstance(one, nn.BatchNorm2d)]
         places = [one.data_ptr() for norm in norms for one in (norm.weight, norm.running_mean, norm.running_var)]
         assert len(set(places)) == len(places)
@@ -267,7 +267,7 @@ def test_corrections_are_counted_and_come_back(tmp_path):
     assert (
         before - unique_bytes(models(tasks).values())
         == steps[-1].saved_bytes
-        < sum(one.group.saving for one in confirmed)
+        < sum(group.saving for one in confirmed for group in one.groups)
     )
     fresh = [task("parity"), task("prime")]
     search(fresh, tmp_path / "m", dataclasses.replace(OPTIONS, rank=2))

@@ -13,7 +13,7 @@ from edgeward.merge.deltas import add_delta, deltas
 from edgeward.merge.groups import Instance, groups
 from edgeward.merge.norms import reestimate
 from edgeward.merge.sharing import Sharing
-from edgeward.merge.tie import check_tied, parameters, take, tie, tied, unique_bytes, untie
+from edgeward.merge.tie import blend, check_tied, parameters, take, tie, tied, unique_bytes, untie
 
 SMALL = {"hidden": (32, 16), "channels": (4, 8)}
 
@@ -56,6 +56,31 @@ def test_tied_layers_are_one_memory_after_every_step():
         step(models, optimizer)
         check_tied(models, sharing)
     assert before - unique_bytes(models.values()) == sharing.saved_bytes > 0
+
+
+def test_layers_of_one_ancestor_are_blended_and_strangers_are_not():
+    ancestor = seeded(0)
+    models = {name: copy.deepcopy(ancestor) for name in "abc"}
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for module in models.values():
+            for one in module.parameters():
+                one.add_(0.3 * one.std() * torch.randn(one.shape, generator=generator) if one.numel() > 1 else 0)
+    before, snapshot = bits(models), take(models)
+    for group in groups(models):
+        source = group.instances[1]
+        assert blend(models, group, source)
+        for name in group.signature.tensors:
+            every = [before[one.model, f"{one.layer}.{name}"] for one in group.instances]
+            mean = models[source.model].get_submodule(source.layer).get_parameter(name)
+            assert torch.allclose(mean, torch.stack(every).mean(0))
+            assert not torch.equal(mean, every[1])
+    snapshot.restore()
+    assert same(bits(models), before)
+    strangers = {name: seeded(index) for index, name in enumerate("abc")}
+    before = bits(strangers)
+    assert not any(blend(strangers, group, group.instances[0]) for group in groups(strangers))
+    assert same(bits(strangers), before)
 
 
 def test_an_optimiser_takes_one_step_for_a_parameter_in_two_models():

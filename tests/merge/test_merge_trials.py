@@ -81,6 +81,47 @@ def test_a_light_half_gives_way_to_the_next_group():
     assert (after.group, len(after.trying)) == (1, 6)
 
 
+MANY = tuple(group(1000 - size, "abc") for size in range(50))
+
+
+def course(groups, bad):
+    """All trials of a search in which those fail, whole, that take in a group of `bad`."""
+    trial, found = begin(groups, 0), []
+    while trial is not None:
+        span = range(trial.group, trial.group + trial.width)
+        assert trial.instances <= {one for index in span for one in groups[index].instances}
+        found.append(trial)
+        met = "" if bad & set(span) else "abc"
+        trial = following(groups, trial, verdict(trial, met))
+    return found
+
+
+def shared(trials, groups, bad):
+    """Groups that are wholly shared in the end."""
+    whole = [
+        one for one in trials if set(range(one.group, one.group + one.width)).isdisjoint(bad)
+        and len(one.trying) == sum(len(groups[one.group + index].instances) for index in range(one.width))
+    ]  # fmt: skip
+    return {one.group + index for one in whole for index in range(one.width)}
+
+
+def test_light_groups_are_tried_together_after_successes():
+    trials = course(MANY, set())
+    assert [one.width for one in trials] == [1, 2, 4, 8, 16, 19]
+    assert shared(trials, MANY, set()) == set(range(50))
+    assert trials[1].of(MANY) == MANY[1:3]
+
+
+@given(st.sets(st.integers(0, 49), max_size=8))
+@settings(max_examples=100, deadline=None)
+def test_bisection_finds_each_group_that_fails_and_shares_all_others(bad):
+    trials = course(MANY, bad)
+    assert shared(trials, MANY, bad) == set(range(50)) - bad
+    # Every bad group costs the halvings of one trial, those of its models, and the widening afterwards.
+    assert len(trials) <= 6 + 14 * len(bad)
+    assert all(worthwhile(one, Sharing(), frozenset("a")) == (one.width == 1) for one in trials if not one.copy)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_all_groups_fail_and_the_search_ends(count):
     # Trap 3: a loop that never ends and an index behind the last group.

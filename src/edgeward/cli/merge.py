@@ -180,7 +180,8 @@ def _by_model(option: str, given: Sequence[str], names: Sequence[str]) -> dict[s
 
 def _told(step: Step) -> str:
     group, reached = step.group, ", ".join(f"{name} {percent(value)}" for name, value in step.accuracies.items())
-    what = f"{group.signature} of {len(group.instances)} models"
+    more = f" and {len(step.groups) - 1} lighter groups" if len(step.groups) > 1 else ""
+    what = f"{group.signature} of {len(group.instances)} models{more}"
     return f"{seconds(step.seconds)}: {what}: {step.outcome}; {format_bytes(step.saved_bytes)} saved; {reached}"
 
 
@@ -231,11 +232,17 @@ def _record(
             for name, one in manifests.items()
         },
         "steps": [
-            {"seconds": step.seconds, "group": str(step.group.signature), "models": sorted(step.group.models),
-             "outcome": step.outcome, "saved_bytes": step.saved_bytes, "accuracies": dict(step.accuracies)}
+            {
+                "seconds": step.seconds,
+                "groups": [str(group.signature) for group in step.groups],
+                "models": sorted({model for group in step.groups for model in group.models}),
+                "outcome": step.outcome,
+                "saved_bytes": step.saved_bytes,
+                "accuracies": dict(step.accuracies),
+            }
             for step in steps
         ],
-    }  # fmt: skip
+    }
 
 
 def _tensor_bytes(folder: Path) -> dict[str, int]:

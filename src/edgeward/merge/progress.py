@@ -111,10 +111,11 @@ def resume(folder: Path, models: Mapping[str, nn.Module], progress: Progress) ->
 
 def _trial(record: Mapping[str, Any], groups: Sequence[Group]) -> Trial:
     trying, held, left = (tuple(_instance(one) for one in record[key]) for key in ("trying", "copy", "left"))
-    index = int(record["group"])
-    if not 0 <= index < len(groups) or not {*trying, *held, *left} <= set(groups[index].instances) or not trying:
+    index, width = int(record["group"]), int(record["width"])
+    known = {one for group in groups[max(index, 0) : index + width] for one in group.instances}
+    if not 0 <= index < index + width <= len(groups) or not {*trying, *held, *left} <= known or not trying:
         raise ValueError("the next trial is none of these models")
-    return Trial(index, trying, held, left)
+    return Trial(index, trying, held, left, width, int(record["failed"]))
 
 
 def _instance(record: Mapping[str, Any]) -> Instance:

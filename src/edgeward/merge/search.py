@@ -13,12 +13,12 @@ judged once more, from the written files, on data that took no part before.
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -31,10 +31,10 @@ from edgeward.merge.groups import Group, Instance, groups
 from edgeward.merge.manifest import read_manifest, write_manifest
 from edgeward.merge.potential import potential
 from edgeward.merge.progress import SEARCH_FILE, Progress, identity_of, read_progress, resume
-from edgeward.merge.sharing import closure
+from edgeward.merge.sharing import Sharing, closure
 from edgeward.merge.store import Merged, check_place, load_all, publish, save_merged
 from edgeward.merge.task import Task, check_tasks
-from edgeward.merge.tie import check_tied, take, tie, unique_bytes
+from edgeward.merge.tie import blend, check_tied, take, tie, unique_bytes
 from edgeward.merge.train import JointOptions, Limits, Outcome, refit_norms, train
 from edgeward.merge.trials import Trial, Verdict, begin, following, good, worthwhile
 from edgeward.profile.file import replace_text
@@ -74,16 +74,22 @@ class SearchOptions:
 class Step:
     """One attempt.
 
-    seconds: spent so far, resumptions added up. outcome: "confirmed"; "failed" on validation data; "diverged", for
-    which the learning rate is too high; "refused" by the last gate; "time" when it ran out. accuracies: of all models,
-    from the written files, on test data, if the gate was reached; else of those trained, on validation data.
+    seconds: spent so far, resumptions added up. groups: that were tied, the heaviest first. outcome: "confirmed";
+    "failed" on validation data; "diverged", for which the learning rate is too high; "refused" by the last gate; "time"
+    when it ran out. accuracies: of all models, from the written files, on test data, if the gate was reached; else of
+    those trained, on validation data.
     """
 
     seconds: float
-    group: Group
+    groups: tuple[Group, ...]
     outcome: str
     saved_bytes: int
     accuracies: Mapping[str, float]
+
+    @property
+    def group(self) -> Group:
+        """The heaviest."""
+        return self.groups[0]
 
 
 def search(
@@ -148,12 +154,12 @@ class _Search:
         progress = self.progress
         trial = progress.trial
         assert trial is not None
-        group = self.groups[trial.group].of(trial.instances)
-        sharing = progress.confirmed.plus(group)
-        involved = closure(sharing, group.models)
+        tying = trial.of(self.groups)
+        sharing = functools.reduce(Sharing.plus, tying, progress.confirmed)
+        involved = closure(sharing, frozenset().union(*(group.models for group in tying)))
         before = take({name: self.models[name] for name in involved})
         try:
-            outcome = self._trained(trial, group, involved)
+            outcome = self._trained(trial, tying, involved)
             check_tied(self.models, sharing)
             targets, reached, candidate = self._targets(0), outcome.accuracies, None
             failed = involved - outcome.met
@@ -170,7 +176,7 @@ class _Search:
             shutil.rmtree(self._place, ignore_errors=True)
         if failed and candidate is None and self.seconds >= self.options.seconds:
             self._keep(None)
-            return self._step(group, TIME, reached)
+            return self._step(tying, TIME, reached)
         closeness = {name: one / targets[name] for name, one in reached.items()}
         verdict = Verdict(not failed, good(trial, progress.confirmed, failed), closeness)
         self.progress = replace(
@@ -181,11 +187,12 @@ class _Search:
         )
         self._keep(None if failed else candidate)
         missed = DIVERGED if outcome.diverged else FAILED if candidate is None else REFUSED
-        return self._step(group, missed if failed else CONFIRMED, reached)
+        return self._step(tying, missed if failed else CONFIRMED, reached)
 
-    def _trained(self, trial: Trial, group: Group, involved: frozenset[str]) -> Outcome:
+    def _trained(self, trial: Trial, tying: Sequence[Group], involved: frozenset[str]) -> Outcome:
         """Tie the trial and train everyone whom that touches."""
-        self._prepare(group, trial.copy)
+        for name in frozenset().union(*(self._tied(group, trial.copy) for group in tying)):
+            refit_norms(self.tasks[name], self.options.joint)
         confirmed, attempt = self.progress.confirmed, self.progress.attempts
         limits = Limits(
             lambda failed: not worthwhile(trial, confirmed, failed), lambda: self.seconds >= self.options.seconds
@@ -194,22 +201,24 @@ class _Search:
         joint = replace(self.options.joint, seed=(self.options.joint.seed + 7919 * attempt) % 2**31)
         return train([self.tasks[name] for name in sorted(involved)], self._targets(0), joint, limits)
 
-    def _prepare(self, group: Group, shared: Sequence[Instance]) -> None:
-        """Tie the layers of a group to the copy that some share, else to that of the least accurate unmerged model."""
+    def _tied(self, group: Group, shared: Sequence[Instance]) -> frozenset[str]:
+        """Tie the layers of a group; the models whose weights changed.
+
+        To the copy that some share; else to the mean if they are alike; else to that of the least accurate unmerged.
+        """
         base = self.progress.base
         source = shared[0] if shared else min(group.instances, key=lambda one: (base[one.model][0], one))
-        weight = self._weight(source)
         joining = [one for one in group.instances if one not in shared and one != source]
         for one in joining:
             if self.options.aligned:
                 task = self.tasks[one.model]
                 example = example_of(task.network, None, 2).to(task.device)
-                align(task.module, one.layer, weight, example, self._shared_by(one.model))
+                align(task.module, one.layer, self._weight(source), example, self._shared_by(one.model))
             if self.options.rank:
-                _correct(self.models[one.model], one.layer, self.options.rank, weight)
+                _correct(self.models[one.model], one.layer, self.options.rank, self._weight(source))
+        moved = not shared and not self.options.rank and blend(self.models, group, source)
         tie(self.models, group, source)
-        for name in {one.model for one in joining}:
-            refit_norms(self.tasks[name], self.options.joint)
+        return frozenset(one.model for one in (group.instances if moved else joining))
 
     def _shared_by(self, model: str) -> frozenset[str]:
         """Layers of a model that it shares already."""
@@ -230,7 +239,7 @@ class _Search:
         place = self._place
         shutil.rmtree(place, ignore_errors=True)
         save_merged(place, self._stored())
-        factories = {name: partial(copy.deepcopy, module) for name, module in self.models.items()}
+        factories = {name: functools.partial(copy.deepcopy, module) for name, module in self.models.items()}
         reached = {}
         for name, module in load_all(place, factories).items():
             task = self.tasks[name]
@@ -259,9 +268,9 @@ class _Search:
             replace_text(candidate / SEARCH_FILE, text)
             publish(candidate, self.folder)
 
-    def _step(self, group: Group, outcome: str, accuracies: Mapping[str, float]) -> Step:
+    def _step(self, tying: tuple[Group, ...], outcome: str, accuracies: Mapping[str, float]) -> Step:
         saved = self.total - unique_bytes(self.models.values())
-        return Step(self.seconds, group, outcome, saved, dict(accuracies))
+        return Step(self.seconds, tying, outcome, saved, dict(accuracies))
 
 
 def _correct(module: nn.Module, path: str, rank: int, shared: torch.Tensor) -> None:

@@ -23,9 +23,11 @@ from edgeward.merge.deltas import deltas, remove_delta
 from edgeward.merge.groups import Group, Instance
 from edgeward.merge.sharing import Sharing
 
-__all__ = ["Snapshot", "check_tied", "parameters", "take", "tie", "tied", "unique_bytes", "untie"]
+__all__ = ["Snapshot", "blend", "check_tied", "parameters", "take", "tie", "tied", "unique_bytes", "untie"]
 
 Models = Mapping[str, nn.Module]
+
+_ALIKE = 0.5
 
 
 def tie(models: Models, group: Group, source: Instance) -> None:
@@ -42,6 +44,25 @@ def tie(models: Models, group: Group, source: Instance) -> None:
             raise PlanError(f"{one.model} is on {layer.weight.device}, {source.model} on {given.weight.device}")
         for name in group.signature.tensors:
             setattr(layer, name, getattr(given, name))
+
+
+def blend(models: Models, group: Group, source: Instance) -> bool:
+    """Set the weights of `source` to the mean over the group, if these point the same way; whether they did.
+
+    Networks that were trained from one ancestor lie in one basin, and their mean is as good a network (Wortsman et al.,
+    "Model soups", ICML 2022); the mean of networks that were not is of no use. Same way: cosines of 0.5 on average.
+    """
+    rows = torch.stack([_layer(models, one, group).weight.detach().flatten() for one in group.instances])
+    units = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    count = len(rows)
+    if count < 2 or (float(units.sum(0).square().sum()) - count) / (count * (count - 1)) < _ALIKE:
+        return False
+    given = _layer(models, source, group)
+    with torch.no_grad():
+        for name in group.signature.tensors:
+            values = [getattr(_layer(models, one, group), name) for one in group.instances]
+            getattr(given, name).copy_(torch.stack(values).mean(0))
+    return True
 
 
 def untie(models: Models, group: Group) -> None:
