@@ -20,7 +20,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let the tests of a worker take turns with those of the others."""
-    if hasattr(config, "workerinput"):
+    if hasattr(config, "workerinput") and Turns.possible():
         config.pluginmanager.register(Turns(config.workerinput["testrunuid"]))
 
 

@@ -27,6 +27,14 @@ def test_cores_are_those_the_container_grants(tmp_path):
         assert cores(tmp_path) == granted
 
 
+def test_without_such_locks_tests_run_without_turns():
+    """As on Windows."""
+    script = "import sys; sys.modules['fcntl'] = None; import workers; print(workers.Turns.possible())"
+    environment = {"PYTHONPATH": str(Path(workers.__file__).parent)}
+    found = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout == "False\n"
+
+
 OTHER = """
 import sys
 from types import SimpleNamespace

@@ -15,6 +15,11 @@ from pathlib import Path
 
 import pytest
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 MOST = 2  # each worker holds about a gigabyte, and what tests start needs a core too
 _DOOR, _ROOM = 0, 1  # the bytes of the shared file that are locked
 
@@ -44,14 +49,18 @@ class Turns:
     Record locks (fcntl) of one file: they end with the worker, and what it forks does not hold them.
     """
 
+    @staticmethod
+    def possible() -> bool:
+        """Whether there are such locks here."""
+        return fcntl is not None
+
     def __init__(self, run: str) -> None:
         self._path = Path(tempfile.gettempdir()) / f"edgeward-tests-{run}.lock"
         self._file = self._path.open("a+b")
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)  # outside of the time limit of the test
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        import fcntl
-
+        assert fcntl is not None
         alone = item.get_closest_marker("alone") is not None
         # Who waits to be alone holds the door, so that nobody else enters before.
         fcntl.lockf(self._file, fcntl.LOCK_EX, 1, _DOOR)

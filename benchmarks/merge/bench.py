@@ -15,6 +15,9 @@ from harness import FASHION, row, run_sections  # noqa: E402
 
 Section = Callable[[], list[dict[str, Any]]]
 
+BARS = {"high": 0.6, "mixed": None, "lite0": 0.6}
+"""Least share of the weights saved."""
+
 
 def run(full: bool = False) -> dict[str, Any]:
     """All sections; quick takes fewer pictures and less time."""
@@ -31,34 +34,24 @@ def run(full: bool = False) -> dict[str, Any]:
     from reloads import trace
     from sharing import sharing
 
-    sections: dict[str, Section] = {
-        "high potential": functools.partial(sharing, full, "high", 0.6),
-        "memory and loads": functools.partial(memory, full, "high"),
-        "short of memory": functools.partial(pressure, full, "high"),
-        "live, short of memory": functools.partial(live, full, "high"),
-    }
+    reason = absent() if full else ""
+    names = ("high", "mixed", "lite0") if full and not reason else ("high", "mixed") if full else ("high",)
+    sections: dict[str, Section] = {f"{name}": functools.partial(sharing, full, name, BARS[name]) for name in names}
+    for name in names[::2]:
+        sections[f"{name}, memory and loads"] = functools.partial(memory, full, name)
+    for name in names:
+        sections[f"{name}, short of memory"] = functools.partial(pressure, full, name)
     if full:
-        sections |= {
-            "mixed": functools.partial(sharing, full, "mixed", None),
-            "mixed, short of memory": functools.partial(pressure, full, "mixed"),
-            "reload trace": functools.partial(trace, full, "high"),
-            "baselines": functools.partial(baselines, full, "high"),
-            "common beginnings": functools.partial(prefix, full),
-        }
-        sections |= _of_lite0(absent()) or {
-            "lite0": functools.partial(sharing, full, "lite0", 0.6),
-            "lite0, memory and loads": functools.partial(memory, full, "lite0"),
-            "lite0, short of memory": functools.partial(pressure, full, "lite0"),
-            "lite0, live, short of memory": functools.partial(live, full, "lite0"),
-            "lite0, reload trace": functools.partial(trace, full, "lite0"),
-        }
+        sections["baselines"] = functools.partial(baselines, full, "high")
+        sections["common beginnings"] = functools.partial(prefix, full)
+    for name in names[::2] if full else ():
+        sections[f"{name}, reload trace"] = functools.partial(trace, full, name)
+    for name in names[::2]:
+        sections[f"{name}, live"] = functools.partial(live, full, name)
+    if reason:
+        skipped = row("lite0", "all rows of EfficientNet-Lite0", baseline="none", ours=None, unit="", note=reason)
+        sections["lite0"] = lambda: [skipped]
     return run_sections("merge", full, sections)
-
-
-def _of_lite0(reason: str) -> dict[str, Section]:
-    """What to say instead of these sections when there is a reason not to run them."""
-    skipped = row("lite0", "all rows of EfficientNet-Lite0", baseline="none", ours=None, unit="", note=reason)
-    return {"lite0": lambda: [skipped]} if reason else {}
 
 
 if __name__ == "__main__":

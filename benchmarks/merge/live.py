@@ -29,7 +29,7 @@ if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
 from harness import row
-from memory import files, packed
+from memory import KINDS, bytes_of, files
 from pressure import ARMS, BANDWIDTH, DEADLINE_NS, DWELL, PERIOD_NS, ByMissingBytes, budgets, judged, policy_of
 from served import Classes, served
 from sharing import found
@@ -91,11 +91,11 @@ def live(full: bool, name: str) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="merge-live-") as scratch:
         folder = Path(scratch)
         models, said = served(name, full, folder, FRAMES[full])
-        sizes = [sum(one.tensor_bytes.values()) for one in packed(files(name, full), "unmerged")[0].values()]
+        sizes = {kind: bytes_of(files(name, full), kind) for kind in KINDS}
         held_out = found(name, full).workload.held_out
         truth = {model: samples.targets[: len(said["merged"][model])].numpy() for model, samples in held_out.items()}
         with _slow(folder / "cache/weights", folder / "segments") as disk:
-            ground = Ground(folder, disk, models, said, budgets(sizes), truth)
+            ground = Ground(folder, disk, models, said, budgets(sizes["unmerged"], sizes["merged"]), truth)
             settings = list(ground.budgets) if full else ["50"]
             for number in range(ROUNDS[full]):
                 for setting, arm in itertools.product(settings, list(ARMS)[:: -1 if number % 2 else 1]):

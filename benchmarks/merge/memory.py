@@ -77,6 +77,11 @@ def packed(folder: Path, kind: str) -> tuple[dict[str, PackedModel], WeightStore
     return {path.stem: pack(path, store) for path in paths}, store
 
 
+def bytes_of(folder: Path, kind: str) -> list[int]:
+    """Bytes of each model's tensors."""
+    return [sum(one.tensor_bytes.values()) for one in packed(folder, kind)[0].values()]
+
+
 def loads(folder: Path, name: str, rounds: int) -> list[dict[str, Any]]:
     """Seconds from attaching a model's weights until all of them have been read, skeletons made before.
 

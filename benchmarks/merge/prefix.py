@@ -104,7 +104,7 @@ def compared(
     return [
         row(f"prefix.{name}.seconds", f"{what}: seconds from a frame to all answers, the common beginning computed once / each model whole; median of the ratios of {len(frames)} frames of 640x272, interleaved, one thread",
             baseline=f"whole: {milliseconds['whole']:.1f} ms", ours=ours, unit="x", bar=bar, spread=spread,
-            note=f"{milliseconds['together']:.1f} ms"),
+            note=f"{milliseconds['together']:.1f} ms; together, the input is made once, too"),
         row(f"prefix.{name}.operations", f"{what}: multiply-adds of a frame, counted, the common beginning once / each model whole",
             baseline=f"whole: {sum(works) / 1e6:.0f} M", ours=(works[0] * shares[0] + after) / sum(works), unit="x",
             note=f"{(works[0] * shares[0] + after) / 1e6:.0f} M; what crosses the cut for one picture: {crossing}"),

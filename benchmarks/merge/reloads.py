@@ -32,7 +32,7 @@ if __name__ == "__main__":
 from harness import row
 from live import Loading, loads
 from livebox import Pages
-from memory import files, packed
+from memory import bytes_of, files, packed
 from pressure import BANDWIDTH, budgets
 from slowdisk import SlowDisk
 
@@ -88,7 +88,7 @@ def trace(full: bool, name: str) -> list[dict[str, Any]]:
     found = []
     with _disk([folder / "unmerged", *(store.folder for _, store in kinds.values())]) as disks:
         for setting in ("min", "50") if full else ("50",):
-            budget = budgets(list(sizes.values()))[setting]
+            budget = budgets(list(sizes.values()), bytes_of(folder, "merged"))[setting]
             slots = next(count for count in range(len(sizes), 0, -1) if sum(sorted(sizes.values())[-count:]) <= budget)
             hour = [one for one in requests(list(sizes), slots) if full or one.time < HOUR / 4]
             theirs = cached(hour, disks[0], slots)

@@ -41,9 +41,10 @@ READ_ONLY, DETACH = 1, 2
 
 
 class SlowDisk:
-    """The files of a folder, not of folders in it, mounted elsewhere until the end of the block."""
+    """The files of a folder, not of folders in it, mounted elsewhere until the end of the block. quiet: fails so."""
 
-    def __init__(self, folder: Path, bytes_per_second: float) -> None:
+    def __init__(self, folder: Path, bytes_per_second: float, quiet: bool = False) -> None:
+        self._errors = subprocess.DEVNULL if quiet else None
         self._command = [sys.executable, __file__, str(folder), str(bytes_per_second)]
         self._process: subprocess.Popen[str] | None = None
         self._place: tempfile.TemporaryDirectory[str] | None = None
@@ -53,7 +54,7 @@ class SlowDisk:
         # A session of its own: Ctrl-C ends the readers first, then `__exit__` the disk.
         self._process = subprocess.Popen(
             [*self._command, self._place.name],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True, start_new_session=True,
         )  # fmt: skip
         assert self._process.stdout is not None
         if self._process.stdout.readline() != "mounted\n":
@@ -75,7 +76,14 @@ class SlowDisk:
         """Why there can be none here, "" when there can."""
         if not sys.platform.startswith("linux") or not DEVICE.exists():
             return f"there is no {DEVICE}"
-        return "" if os.geteuid() == 0 else "mounting needs root"
+        if os.geteuid() != 0:
+            return "mounting needs root"
+        with tempfile.TemporaryDirectory() as folder:  # a container's root may not be allowed to
+            try:
+                with SlowDisk(Path(folder), 1e6, quiet=True):
+                    return ""
+            except OSError:
+                return "mounting is not permitted"
 
 
 def unmount(place: str) -> None:

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tinymodel import save_detector
 
 from edgeward.clock import NS
-from edgeward.errors import ConfigError
+from edgeward.errors import BudgetError, ConfigError
 from edgeward.serve.actions import Choose, Evict, Infer, Load, Wait
 from edgeward.serve.apply import apply
 from edgeward.serve.box import Box
@@ -492,7 +492,7 @@ def test_memory_for_both_is_asked_for_and_what_they_share_counts_once(tmp_path, 
         held = {model.name: model.bytes for model in running.report().models}
         both = running.report().memory.resident_bytes
     assert both == sum(held.values()) - 4 * 3 * 1024
-    with pytest.raises(ConfigError, match=rf"needs 'after' and 'before' in memory together, .*\({both} bytes\), but"):
+    with pytest.raises(BudgetError, match=rf"needs 'after' and 'before' in memory together, .*\({both} bytes\), but"):
         Box(settled(tmp_path, f"{text}\nbudget: {{memory: {both - 1}}}"))
     Box(settled(tmp_path, f"{text}\nbudget: {{memory: {both}}}")).close()
 
@@ -502,14 +502,21 @@ def test_what_keeps_a_guard_from_its_work_is_told_at_the_start(tmp_path, dusk):
     text = (
         entry(tmp_path, dusk)
         .replace("queries: [", "  - {name: people, file: people.onnx, convention: yolov8}\nqueries: [")
-        .replace("model: after}]", "model: after}, {camera: yard, model: people}]\npolicy: edf-static")
+        .replace("model: after}]", "model: after}, {camera: yard, model: people}]")
+        + "\nbudget: {memory: 145 KiB}"
     )
     told = []
-    with Box(settled(tmp_path, f"{text}\nbudget: {{memory: 145 KiB}}"), progress=told.append) as running:
+    with Box(settled(tmp_path, text), progress=told.append) as running:
         running.run(seconds=1)
         report = running.report()
-    silent, static = [each for each in told if "guard" in each]
-    assert "guard: 'before' beside all models in use needs" in silent
-    assert "budget.memory is 145 KiB; comparisons are rarer" in silent
-    assert "policy 'edf-static' compares nothing; take edf or edf-lru or fifo-lru" in static
+    [rarer] = [each for each in told if "guard" in each]
+    assert "guard: 'before' beside all models in use needs" in rarer
+    assert "budget.memory is 145 KiB; comparisons are rarer" in rarer
     assert report.queries[0].ladder.why == "'after' was not compared with 'before' yet"
+    told.clear()
+    with Box(settled(tmp_path, f"{text}\npolicy: edf-static"), progress=told.append) as running:
+        running.run(seconds=1)
+        report = running.report()
+    [static] = [each for each in told if "guard" in each]
+    assert "policy 'edf-static' compares nothing; take edf or edf-lru or fifo-lru" in static
+    assert report.queries[0].ladder is None

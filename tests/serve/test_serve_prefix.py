@@ -10,9 +10,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from tinyheads import answers, assert_same, detectors, images, loaded
 from tinymodel import box_text, save_detector
 
-from edgeward.errors import ModelError, StoreError
+from edgeward.errors import ModelError
 from edgeward.serve import beginnings
 from edgeward.serve.beginnings import ROOM, BegunModel, ByPicture, begin_together
 from edgeward.serve.box import Box
@@ -53,21 +54,6 @@ def begins(monkeypatch):
     return counts
 
 
-def detectors(folder, store, classes=(1, 2, 3)):
-    """Heads for so many classes on one stem, whose boxes depend on the picture."""
-    found = {}
-    for count in classes:
-        path = save_detector(folder / f"m{count}.onnx", classes=count)
-        model, random = onnx.load(path), np.random.default_rng(count)
-        [head] = [tensor for tensor in model.graph.initializer if tensor.name == "w2"]
-        head.CopyFrom(numpy_helper.from_array(random.normal(0, 5, head.dims).astype(np.float32), "w2"))
-        onnx.save(model, path)
-        labels = tuple(f"c{index}" for index in range(count))
-        config = ModelConfig(name=f"m{count}", file=path, convention="yolov8", labels=labels)
-        found[config.name] = resolve_model(config, store, folder, "cpu")
-    return found
-
-
 def with_head(source, path, classes):
     """A copy of a classifier with another last layer, for so many classes."""
     model, random = onnx.load(source), np.random.default_rng(classes)
@@ -81,34 +67,9 @@ def with_head(source, path, classes):
     return path
 
 
-def images(count):
-    """Pictures of different brightness."""
-    random = np.random.default_rng(0)
-    return [random.integers(0, 10 + 200 * index // count, (48, 64, 3), np.uint8) for index in range(count)]
-
-
-def loaded(models):
-    runner = Runner(models, threads=1)
-    for name in models:
-        runner.load(name)
-    return runner
-
-
-def answers(runner, name, pictures):
-    return runner.infer(name, [runner.prepare(name, each) for each in pictures], 0.3)
-
-
-def assert_same(ours, theirs):
-    assert len(ours) == len(theirs)
-    for one, other in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(one.xyxy, other.xyxy, rtol=1e-3, atol=1e-3)
-        np.testing.assert_allclose(one.confidence, other.confidence, rtol=1e-4)
-        assert one.class_id.tolist() == other.class_id.tolist()
-
-
 def test_who_comes_later_finds_the_beginning_there(tmp_path, store, begins):
     models, said = detectors(tmp_path, store), []
-    whole, together = loaded(models), loaded(begin_together(models, said.append))
+    whole, together = loaded(models), loaded(begin_together(models, note=said.append))
     assert said == ["'m1', 'm2' and 'm3' begin alike: 99 %, 99 % and 99 % of their work is done once for each frame"]
     one, two, three, four = pictures = images(4)
     for name, asked, computed in [
@@ -225,14 +186,6 @@ def test_only_models_that_are_fed_alike_begin_together(tmp_path, store, monkeypa
     assert [isinstance(model, BegunModel) for model in found.values()] == [True, True, True, False]
     assert begin_together({"m1": models["m1"]}) == {"m1": models["m1"]}
 
-    def full(*_):
-        raise StoreError("cannot write x: No space left on device")
-
-    monkeypatch.setattr(beginnings, "common_beginnings", full)
-    said = []
-    assert begin_together(models, said.append) == models
-    assert any("No space left" in text for text in said)
-
 
 def test_a_box_with_two_questions_on_one_camera(tmp_path, begins):
     """Every frame is asked two questions: the box says what is shared, and begins no frame twice."""
@@ -254,7 +207,7 @@ def test_a_box_with_two_questions_on_one_camera(tmp_path, begins):
         report = box.report()
     assert [(each.due, each.in_time + each.late) for each in report.queries] == [(40, 40)] * 2
     assert sum(begins[rehearsals:]) == 40
-    assert [text for text in said if text.startswith("'m0', 'h0' and 'h1' begin alike: 9")]
+    assert [text for text in said if text.startswith("'h0' and 'h1' begin alike: 9")]
 
 
 def test_three_heads_on_efficientnet_lite0_and_real_frames(tmp_path, store, begins, shared_data):

@@ -137,6 +137,27 @@ def test_memory_is_never_exceeded_and_everybody_is_answered(seed, count, tight, 
     assert all(query.in_time + query.late > 0 for query in run.state.queries.values())
 
 
+@pytest.mark.parametrize("policy", ["edf", "edf-lru", "fifo-lru", "rr-lru", "rr-mru"])
+def test_a_model_that_needs_busy_ones_gone_gets_its_turn(policy):
+    """Two models that always have a frame waiting, and one that needs the memory of both."""
+    specs = {"s1": ModelSpec("s1", {"s1": 10}), "s2": ModelSpec("s2", {"s2": 10}), "t": ModelSpec("t", {"t": 20})}
+    run, _ = played(specs, 20, policy, frames=2000, period=1 * MS)
+    answers = Counter(action.model for action in actions(run, Infer))
+    assert min(answers.values()) > 10
+
+
+def test_two_cameras_on_one_model_take_turns_in_time_sharing_and_share_a_picture():
+    specs = [ModelSpec("m", {"m": 10})]
+    queries = [QuerySpec(f"{name}{i}", name, "m", 0, 50 * MS, NS) for name in "ab" for i in range(2)]
+    arrivals = [
+        FrameArrived(1 + 1000 * frame + (name == "b"), name, frame, frame) for frame in range(20000) for name in "ab"
+    ]
+    run = simulate(State.start(queries, specs, 10), arrivals, policy_named("rr-mru"), ByMissingBytes({"m": specs[0]}))
+    answers = Counter(job.query for action in actions(run, Infer) for job in action.jobs)
+    assert answers["a0"] == answers["a1"] > 5
+    assert abs(answers["a0"] - answers["b0"]) <= 1
+
+
 def test_a_camera_that_fell_silent_makes_room():
     """Models a, b and c for cameras that sent frames, of which c's fell silent; then one for d comes."""
     specs = {name: ModelSpec(name, {name: 10}) for name in "abcd"}
@@ -220,6 +241,28 @@ def test_the_process_keeps_what_the_next_model_shares_and_nothing_else(tmp_path)
     assert not lent()
     runner.load("a")
     assert str(runner.infer("a", [runner.prepare("a", picture)], 0.0)) == str(before)
+    runner.close()
+
+
+def test_what_is_kept_for_one_model_goes_before_another_is_loaded(tmp_path):
+    store, models = WeightStore(tmp_path / "store"), {}
+    for name, width in (("a", 16), ("b", 16), ("c", 24)):
+        path = save_detector(tmp_path / f"{name}.onnx", seed=ord(name), width=width)
+        config = ModelConfig(name=name, file=path, convention="yolov8", labels=("cat", "dog"))
+        models[name] = resolve_model(config, store, tmp_path, "cpu")
+    refs = [ref for model in models.values() for ref in model.packed.tensors.values()]
+    only_ab = (models["a"].tensors.keys() & models["b"].tensors.keys()) - models["c"].tensors.keys()
+    runner = Runner(models, threads=1)
+    seen = []
+    engine = runner._engines["c"]
+    attach = engine.attach
+    engine.attach = lambda: (gc.collect(), seen.append(set(store.borrowed(refs))), attach())
+    runner.load("a")
+    runner.evict("a", keep_for="b")
+    assert only_ab <= set(store.borrowed(refs))
+    runner.load("c")
+    assert only_ab
+    assert not only_ab & seen[0]
     runner.close()
 
 

@@ -100,7 +100,7 @@ def answering(config: BoxConfig, models: Mapping[str, ServedModel], device: str)
 
 
 def _guarded(query: QueryConfig, guard: GuardConfig, models: Mapping[str, ServedModel], config: BoxConfig) -> Answering:
-    """Raises ConfigError when a model and its original cannot be compared."""
+    """Raises ConfigError when a model and its original cannot be compared, BudgetError when memory holds but one."""
     own, original, where = models[query.model], models[guard.original], f"model {query.model!r}: guard"
     for what in ("task", "labels"):
         one, other = getattr(own.card, what), getattr(original.card, what)
@@ -111,10 +111,13 @@ def _guarded(query: QueryConfig, guard: GuardConfig, models: Mapping[str, Served
             )
     both, budget = union_bytes((own.spec, original.spec)), config.budget.memory
     if both > budget:
-        raise ConfigError(
+        raise BudgetError(
             f"{where} needs {query.model!r} and {original.name!r} in memory together, {format_bytes(both)} ({both} "
             f"bytes), but budget.memory is {format_bytes(budget)}; raise it to at least that, or take the guard away"
         )
+    if config.policy not in COMPARING:
+        note = f"{where}: policy {config.policy!r} compares nothing; take {' or '.join(COMPARING)}"
+        return Answering((own.name,), own.card.labels, own.card.task, notes=(note,))
     asked = [each.model for each in config.queries]
     needed = union_bytes(models[name].spec for name in {original.name, *_in_use(config, models)})
     notes = []
@@ -123,8 +126,6 @@ def _guarded(query: QueryConfig, guard: GuardConfig, models: Mapping[str, Served
             f"{where}: {original.name!r} beside all models in use needs {format_bytes(needed)} ({needed} bytes), "
             f"budget.memory is {format_bytes(budget)}; comparisons are rarer, as each has to wait for loads"
         )
-    if config.policy not in COMPARING:
-        notes.append(f"{where}: policy {config.policy!r} compares nothing; take {' or '.join(COMPARING)}")
     share = guard.share / asked.count(query.model)
     chooser = Guard(own.name, original.name, guard.agreement, share, query.confidence)
     return Answering((own.name, original.name), own.card.labels, own.card.task, chooser, notes=tuple(notes))

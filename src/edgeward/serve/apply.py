@@ -164,7 +164,8 @@ def _inferred(event: Inferred, state: State) -> State:
     model = replace(model, used_ns=event.time_ns, failures=0, error="" if model.failures else model.error)
     if isinstance(started.action, Infer) and started.action.variant in ("", model.variant):  # not of one just left
         known, own_ns = model.infer_ns.get(batch), seconds_ns - sum(second.took_ns for second in event.also)
-        model = replace(model, infer_ns={**model.infer_ns, batch: _smoothed(known, own_ns)})
+        if event.whole or known is None:  # what others began says too little of what it takes
+            model = replace(model, infer_ns={**model.infer_ns, batch: _smoothed(known, own_ns)})
     queries = dict(state.queries)
     for job in event.jobs:
         query = queries[job.query]

@@ -9,20 +9,18 @@ second worst, and so on (max-min fairness; after the batch vector of Gemel's sch
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeward.clock import NS
-from edgeward.serve.policy import wanted
 from edgeward.serve.state import ModelState, State, union_bytes
 
 __all__ = ["Turn", "batch_sizes", "expected_ns", "served", "taking_turns"]
 
-EXHAUSTIVE = 1024
-"""Vectors up to which all are compared; beyond that only the worst off is surely served best."""
+EXHAUSTIVE = 64
+"""Vectors up to which all are compared; beyond that only the worst off is sure to be served best."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,22 @@ class Turn:
 
 def batch_sizes(turns: Sequence[Turn]) -> tuple[int, ...]:
     """Each model's batch size, of those that it has costs for; the smaller one where it makes no difference."""
-    return _batch_sizes(tuple(turns))
+    sizes = [[size for size, _ in turn.infer_ns] for turn in turns]
+    if math.prod(len(each) for each in sizes) <= EXHAUSTIVE:
+        vectors = itertools.product(*sizes)
+        return max(vectors, key=lambda batches: (sorted(served(turns, batches)), [-size for size in batches]))
+    # The worst off cannot be served better than by the smallest batches that keep up with it: one vector for each
+    # frame rate per batch that somebody could be the worst at.
+    paces = {size / turn.rate for turn in turns if turn.rate > 0 for size, _ in turn.infer_ns}
+    slowest = (
+        tuple(
+            next((size for size in each if turn.rate <= 0 or size / turn.rate >= pace), each[-1])
+            for each, turn in zip(sizes, turns, strict=True)
+        )
+        for pace in sorted(paces)
+    )
+    smallest = tuple(each[0] for each in sizes)
+    return max(slowest, key=lambda batches: sorted(served(turns, batches)), default=smallest)
 
 
 def served(turns: Sequence[Turn], batches: Sequence[int]) -> tuple[float, ...]:
@@ -48,30 +61,10 @@ def served(turns: Sequence[Turn], batches: Sequence[int]) -> tuple[float, ...]:
     )
 
 
-@functools.lru_cache(maxsize=256)
-def _batch_sizes(turns: tuple[Turn, ...]) -> tuple[int, ...]:
-    sizes = [[size for size, _ in turn.infer_ns] for turn in turns]
-    if math.prod(len(each) for each in sizes) <= EXHAUSTIVE:
-        return max(
-            itertools.product(*sizes), key=lambda batches: (sorted(served(turns, batches)), [-b for b in batches])
-        )
-    # The worst off cannot be served better than by the smallest batches that keep up with it: one vector for each
-    # frame rate per batch that somebody could be the worst at.
-    paces = {size / turn.rate for turn in turns if turn.rate > 0 for size, _ in turn.infer_ns}
-    vectors = (
-        tuple(
-            next((size for size in each if turn.rate <= 0 or size / turn.rate >= pace), each[-1])
-            for each, turn in zip(sizes, turns, strict=True)
-        )
-        for pace in sorted(paces)
-    )
-    smallest = tuple(each[0] for each in sizes)
-    return max(vectors, key=lambda batches: sorted(served(turns, batches)), default=smallest)
-
-
 def taking_turns(state: State, name: str) -> int | None:
-    """How many pictures a model should take now, None when all models that are wanted fit into memory together."""
-    models = {key: model for key, model in state.models.items() if wanted(key, state)}
+    """How many pictures a model should take now, None when all models in charge fit into memory together."""
+    charged = {query.model for query in state.queries.values()}
+    models = {key: model for key, model in state.models.items() if key in charged}
     if name not in models or union_bytes(model.spec for model in models.values()) <= state.budget_bytes:
         return None
     turns = {key: turn for key, model in models.items() if (turn := _turn(state, model)) is not None}
@@ -87,19 +80,15 @@ def expected_ns(model: ModelState, batch: int) -> int | None:
 
 
 def _turn(state: State, model: ModelState) -> Turn | None:
-    """None when nothing was measured yet. Costs have two digits: estimates that hardly moved are decided once."""
+    """None when nothing was measured yet. A larger batch is never taken to cost less than a smaller one."""
     sizes = [size for size in (1, 2, 4, 8, 16, 32, 64) if size <= model.spec.max_batch]
     costs = [(size, cost) for size in sizes if (cost := expected_ns(model, size)) is not None]
     if not costs:
         return None
+    rising = itertools.accumulate((cost for _, cost in costs), max)
     rate = 0.0
     for query in state.queries.values():
         if query.model == model.spec.name:
             period_ns = max(query.spec.period_ns, state.cameras[query.spec.camera].period_ns)
             rate += NS / period_ns if period_ns else 0.0
-    return Turn(_two_digits(model.load_ns), tuple((size, _two_digits(cost)) for size, cost in costs), round(rate, 1))
-
-
-def _two_digits(number: int) -> int:
-    unit: int = 10 ** max(len(str(number)) - 2, 0)
-    return round(number / unit) * unit
+    return Turn(model.load_ns, tuple((size, cost) for (size, _), cost in zip(costs, rising, strict=True)), rate)

@@ -92,11 +92,15 @@ class Box(View):
         for model in config.models:
             progress(f"preparing model {model.name}")
             resolved[model.name] = resolve(model, self._weights, cache, provider) or open_plan(model)
-        self.models = begin_together(with_variants(config, resolved), progress)
-        self.asked = answering(config, self.models, device_name(provider, config.budget.compute_threads))
+        whole = with_variants(config, resolved)
+        self.asked = answering(config, whole, device_name(provider, config.budget.compute_threads))
         check_tasks(config, self.asked)
         for note in dict.fromkeys(note for each in self.asked.values() for note in each.notes):
             progress(note)
+        cameras = {
+            name: {query.camera for query in config.queries if name in self.asked[query.key].models} for name in whole
+        }
+        self.models = begin_together(whole, cameras, progress)
         self.config = config
         self.status: Literal["starting", "running", "draining", "stopped"] = "starting"
         self.device = f"{provider}, {config.budget.compute_threads} thread(s)"

@@ -105,6 +105,10 @@ class Chooser(ABC):
         """After `name` took `seconds` for somebody else's frame, until `now`."""
         return self
 
+    def unseen(self, name: str, seconds: float, now: float) -> Self:
+        """After an answer whose content is not known, as in a replay that went another way."""
+        return self.paced(name, seconds, now)
+
     def failed(self, name: str, now: float, why: str) -> Self:
         """After a rung could not answer."""
         return self

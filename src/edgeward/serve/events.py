@@ -71,11 +71,15 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class Second:
-    """What another model said of the same pictures (see `Infer.also`), and the nanoseconds it took."""
+    """What another model said of the same pictures (see `Infer.also`), and the nanoseconds it took.
+
+    whole: as of `Inferred`.
+    """
 
     model: str
     took_ns: int
     results: tuple[dict[str, Any], ...] = ()
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,7 @@ class Inferred:
     """Jobs were answered. `results` holds one result per job, in the JSON form of its kind; `also` what others said.
 
     expected: of queries that forecast, where the boxes of the answer before were shown at the frame's time.
+    whole: False when another model had done a part of the work before, so that it took less than it does alone.
     """
 
     time_ns: int
@@ -92,6 +97,7 @@ class Inferred:
     results: tuple[dict[str, Any], ...] = ()
     also: tuple[Second, ...] = ()
     expected: tuple[dict[str, Any] | None, ...] = ()
+    whole: bool = True
     kind: Literal["inferred"] = "inferred"
 
 

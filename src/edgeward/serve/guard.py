@@ -105,6 +105,13 @@ class Guard(Chooser):
         ended = replace(known, asked="", heard=None, missed=0)
         return ended if score is None else ended._scored(score)
 
+    def unseen(self, name: str, seconds: float, now: float) -> Self:
+        known = self if self.due is not None else replace(self, due=now + FIRST_SECONDS)
+        if not known.asked:
+            return known
+        due = known.looked + max(now - known.looked, seconds) / known.share
+        return replace(known, asked="", heard=None, due=due)
+
     def failed(self, name: str, now: float, why: str) -> Self:
         before = self.out[name].failures if name in self.out else 0
         out = Out(why, now + RETRY_SECONDS * 2 ** min(before, 5), before + 1)

@@ -10,7 +10,7 @@ that is most accurate on screen (see `edgeward.serve.joint`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import cast
 
 from edgeward.clock import to_seconds
@@ -19,6 +19,7 @@ from edgeward.serve.actions import Action, Choose, Evict, Load
 from edgeward.serve.choice import Choice
 from edgeward.serve.joint import assign
 from edgeward.serve.policy import Policy, fits
+from edgeward.serve.residency import idle
 from edgeward.serve.selection import Selector
 from edgeward.serve.state import QueryState, State, union_bytes
 
@@ -118,6 +119,9 @@ def _towards(state: State, models: Mapping[str, str], choice: Choice) -> Action 
     if any(state.models[name].spec.bytes > state.budget_bytes for name in needed):
         return None  # it could never be loaded
     absent = [name for name in needed if state.models[name].status != "resident"]
+    looks = choice.probe or choice.also
+    if looks and (_apart(state, needed) or (absent and any(query.also for query in state.queries.values()))):
+        return None  # what a comparison waits for stays in memory until then: two of them could wait for each other
     answering = any(state.models[state.queries[name].model].status == "resident" for name in changed)
     # A comparison waits for whom it needs: loaded beforehand, it might be gone again by the next frame.
     if absent and answering and not (choice.probe and choice.also):
@@ -125,8 +129,8 @@ def _towards(state: State, models: Mapping[str, str], choice: Choice) -> Action 
             return None
         if fits(state, absent[0]):
             return Load(absent[0], state.models[absent[0]].variant)
-        if (victim := _idle(state, needed)) is not None:
-            return Evict(victim, absent[0])
+        if (victim := _unused(state, needed)) is not None:
+            return Evict(victim)
     return Choose(changed, choice.reason, choice.probe, choice.also)
 
 
@@ -136,12 +140,13 @@ def _can_load(state: State, name: str) -> bool:
     return state.loader is None and model.status == "absent" and model.retry_ns <= state.now_ns
 
 
-def _idle(state: State, needed: Collection[str]) -> str | None:
+def _apart(state: State, needed: Collection[str]) -> bool:
+    """Whether models cannot be in memory together."""
+    return union_bytes(state.models[name].spec for name in needed) > state.budget_bytes
+
+
+def _unused(state: State, needed: Collection[str]) -> str | None:
     """The model in memory that nobody uses at the moment, the one longest unused."""
-    used: Sequence[str] = [name for query in state.queries.values() for name in (query.model, query.after)]
-    idle = [
-        name
-        for name, model in state.models.items()
-        if model.status == "resident" and name not in used and name not in needed
-    ]
-    return min(idle, key=lambda name: (state.models[name].used_ns, name), default=None)
+    used = {name for query in state.queries.values() for name in (query.model, query.after)}
+    names = [name for name in idle(state) if name not in used and name not in needed]
+    return min(names, key=lambda name: (state.models[name].used_ns, name), default=None)

@@ -13,7 +13,7 @@ from edgeward.clock import NS, to_seconds
 from edgeward.serve.actions import Choose
 from edgeward.serve.choice import Answer, Choice, Look
 from edgeward.serve.choosers import AnyChooser
-from edgeward.serve.events import Failed, Inferred
+from edgeward.serve.events import Failed, Inferred, Second
 from edgeward.serve.state import CameraState, QueryState, State
 from edgeward.vision.results import Detections, Result, result_from_json
 
@@ -48,11 +48,20 @@ def looked(query: QueryState, camera: CameraState) -> QueryState:
 
 
 def learned(state: State, event: Inferred, took_ns: int) -> State:
-    """After answers: each query's chooser sees its own results, all others how long the model took."""
+    """After answers: each query's chooser sees its own results, all others how long the model took.
+
+    Of a model that found a part of its work done, what it is known to take.
+    """
     now, queries = to_seconds(state.now_ns), dict(state.queries)
     pictures = len({(job.camera, job.frame) for job in event.jobs})
-    alone = to_seconds(max(took_ns - sum(second.took_ns for second in event.also), 1)) / pictures
-    seen = {second.model: (to_seconds(second.took_ns) / pictures, second.results) for second in event.also}
+
+    def per_picture(ran: Inferred | Second, ns: int) -> float:
+        model = state.models.get(ran.model)
+        known = None if ran.whole or model is None else model.infer_ns.get(pictures)
+        return to_seconds(ns if known is None else known) / pictures
+
+    alone = per_picture(event, max(took_ns - sum(second.took_ns for second in event.also), 1))
+    seen = {second.model: (per_picture(second, second.took_ns), second.results) for second in event.also}
     seen[event.model] = alone, event.results
     for place, job in enumerate(event.jobs):
         query = queries[job.query]
@@ -61,7 +70,7 @@ def learned(state: State, event: Inferred, took_ns: int) -> State:
             for model, (seconds, results) in seen.items():
                 found = _result(results, place)
                 if found is None:
-                    chooser = chooser.paced(model, seconds, now)
+                    chooser = chooser.unseen(model, seconds, now)
                 else:
                     expected = _result(event.expected, place)
                     moved = expected if isinstance(expected, Detections) else None

@@ -1,6 +1,6 @@
 """What to do next, as pure functions of the state.
 
-    policy = policy_named("edf-lru")
+    policy = policy_named("edf")
     action = policy.next(state)          # Infer, Load, Evict, Wait, or None: nothing until something happens
 
 A policy is one small method; policies compose by "the first that has something to do". The processor
@@ -25,7 +25,7 @@ from edgeward.serve.policy import (
     usable,
     waiting_jobs,
 )
-from edgeward.serve.residency import LeastMissing, LeastRecentlyUsed, StaticResidency
+from edgeward.serve.residency import Clearing, LeastMissing, LeastRecentlyUsed, Residency, StaticResidency, idle
 from edgeward.serve.state import ModelState, State, union_bytes
 from edgeward.serve.timesharing import TimeSharing
 from edgeward.serve.turns import costliest
@@ -125,8 +125,7 @@ def _change(state: State, name: str, to: str) -> Action | None:
         return Load(name, to) if name in deadlines_by_model(state) else None
     if union_bytes([*others, model.spec, target]) <= state.budget_bytes:
         return Switch(name, to)
-    running = state.processor.action.model if state.processor else None
-    return Evict(name) if name != running else None
+    return Evict(name) if name in idle(state) else None
 
 
 class Retry(Policy):
@@ -170,14 +169,19 @@ def _in_time(jobs: Sequence[Job], model: ModelState, now_ns: int) -> tuple[Job, 
     return tuple(taken)
 
 
+def _served(first: Policy, residency: Residency) -> Policy:
+    """Variants and ladders, then the processor's next work, then memory."""
+    return FirstOf(LoadSwitching(), Laddering(), Clearing(residency), first, residency, Retry())
+
+
 POLICIES: Mapping[str, Policy] = MappingProxyType(
     {
-        "edf": FirstOf(LoadSwitching(), Laddering(), EarliestDeadlineFirst(), LeastMissing(), Retry()),
-        "edf-lru": FirstOf(LoadSwitching(), Laddering(), EarliestDeadlineFirst(), LeastRecentlyUsed(), Retry()),
+        "edf": _served(EarliestDeadlineFirst(), LeastMissing()),
+        "edf-lru": _served(EarliestDeadlineFirst(), LeastRecentlyUsed()),
         "edf-static": FirstOf(EarliestDeadlineFirst(), StaticResidency(), Retry()),
         "rr-lru": FirstOf(LoadSwitching(), Laddering(), TimeSharing("least recent"), Retry()),
         "rr-mru": FirstOf(LoadSwitching(), Laddering(), TimeSharing("most recent"), Retry()),
-        "fifo-lru": FirstOf(LoadSwitching(), Laddering(), OldestFirst(), LeastRecentlyUsed(), Retry()),
+        "fifo-lru": _served(OldestFirst(), LeastRecentlyUsed()),
     }
 )
 """The policies that can be named in a box file and given to `edgeward replay --policy`."""

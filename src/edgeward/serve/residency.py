@@ -16,7 +16,7 @@ from edgeward.serve.actions import Action, Evict, Infer, Load
 from edgeward.serve.policy import Policy, deadlines_by_model, fits, loadable, model_of, usable, waiting_jobs, wanted
 from edgeward.serve.state import ModelState, State, union_bytes
 
-__all__ = ["LeastMissing", "LeastRecentlyUsed", "Residency", "StaticResidency", "idle"]
+__all__ = ["Clearing", "LeastMissing", "LeastRecentlyUsed", "Residency", "StaticResidency", "idle"]
 
 _NEVER_NS = 1 << 62
 
@@ -41,9 +41,15 @@ class Residency(Policy):
             if fits(state, name):
                 return Load(name, state.models[name].variant)
             victims = self.victims(state, name, deadlines) if name in deadlines else []
-            if victims and _bytes_with(state, name, without=victims) <= state.budget_bytes:
-                return Evict(victims[0], name if self.keeps else "")
+            if victims and _room(state, name, without=victims) >= 0:
+                return self.evict(state, victims[0], name)
         return None
+
+    def evict(self, state: State, victim: str, name: str) -> Evict:
+        """Let go of `victim` so that `name` can come."""
+        # What a portfolio will hold is not told by its name.
+        keep = self.keeps and not state.models[name].spec.variants
+        return Evict(victim, name if keep else "")
 
     def order(self, state: State, names: Sequence[str], deadlines: Mapping[str, int]) -> list[str]:
         """Models that frames wait for, in the order in which they should be loaded."""
@@ -94,10 +100,34 @@ class LeastMissing(Residency):
         ]
 
         def first(other: str) -> tuple[bool, bool, int, str]:
-            enough = _bytes_with(state, name, without=(other,)) <= state.budget_bytes
+            enough = _room(state, name, without=(other,)) >= 0
             return (not enough, other in deadlines, -_next_use_ns(state, other), other)
 
         return sorted(candidates, key=first)
+
+
+class Clearing(Policy):
+    """Evicts for an overdue model that needs the room of one whose frames wait now.
+
+    Ask it before the processor gets its next work: a model that always has a frame waiting would never be free to go.
+    """
+
+    def __init__(self, residency: Residency) -> None:
+        self.residency = residency
+
+    def next(self, state: State) -> Action | None:
+        if state.processor is not None or state.loader is not None:
+            return None
+        deadlines = deadlines_by_model(state)
+        overdue = [
+            name for name, due in deadlines.items() if due <= state.now_ns and loadable(state.models[name], state)
+        ]
+        for name in self.residency.order(state, overdue, deadlines)[:1]:
+            victims = self.residency.victims(state, name, deadlines)
+            free = [other for other in victims if other not in deadlines]
+            if _room(state, name, without=free) < 0 <= _room(state, name, without=victims):
+                return self.residency.evict(state, victims[0], name)
+        return None
 
 
 class StaticResidency(Policy):
@@ -119,10 +149,10 @@ def idle(state: State) -> dict[str, ModelState]:
     return {name: model for name, model in state.models.items() if model.status == "resident" and name not in compared}
 
 
-def _bytes_with(state: State, name: str, without: Collection[str]) -> int:
-    """Bytes of `name` beside all that is in memory, but for some models."""
+def _room(state: State, name: str, without: Collection[str] = ()) -> int:
+    """Bytes that would be left with `name` beside all that is in memory but for some models; below 0: no room."""
     held = [model.spec for key, model in state.models.items() if model.status != "absent" and key not in without]
-    return union_bytes([*held, state.models[name].spec])
+    return state.budget_bytes - union_bytes([*held, state.models[name].spec])
 
 
 def _worth(state: State, name: str) -> float:
@@ -143,7 +173,7 @@ def _cost_ns(state: State, name: str) -> float:
     missing = sum(
         size for digest, size in model.spec.tensors.items() if digest not in there and digest not in state.kept
     )
-    return missing * state.ns_per_byte + model.infer_ns.get(1, 0)
+    return missing * state.ns_per_byte + min(model.infer_ns.values(), default=0)
 
 
 def _next_use_ns(state: State, name: str) -> int:

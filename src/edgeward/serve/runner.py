@@ -47,13 +47,17 @@ class Runner:
         cv2.setNumThreads(threads)
         self._models = models
         self._engines: dict[str, Engine] = {name: model.open(threads) for name, model in models.items()}
-        self._kept: object = None  # tensors of evicted models that the next load shares
+        # Tensors of evicted models that the next load shares, and which model that is.
+        self._kept: object = None
+        self._kept_for = ""
 
     def load(self, name: str, variant: str = "") -> None:
         """Bring a model's weights into memory; of a portfolio, those of the variant."""
         engine = self._engines[name]
         if variant:
             _variants(name, engine).choose(variant)
+        if name != self._kept_for:
+            self._kept = None
         try:
             engine.attach()
         finally:
@@ -69,7 +73,7 @@ class Runner:
 
         keep_for: the model that is loaded next; what it shares stays in memory until then.
         """
-        self._kept = self._models[keep_for].in_memory() if keep_for else None
+        self._kept, self._kept_for = self._models[keep_for].in_memory() if keep_for else None, keep_for
         self._engines[name].detach()
 
     def close(self) -> None:
@@ -102,8 +106,13 @@ class Runner:
             pixels = np.empty((1, *spec.shape), np.float32)
             return pixels, prepare(image, spec, out=pixels[0])
 
-        engine = self._engines[name]
-        return Prepared(*(engine.prepared(image, make) if isinstance(engine, BegunEngine) else make()), image)
+        pieces = self._pieces(name)
+        return Prepared(*(make() if pieces is None else pieces.prepared(image, make)), image)
+
+    def begun(self, name: str, pictures: Sequence[Prepared]) -> bool:
+        """Whether other models have done a part of the work for these pictures."""
+        pieces = self._pieces(name)
+        return pieces is not None and pieces.begun([each.image for each in pictures])
 
     def infer(self, name: str, pictures: Sequence[Prepared], confidence: float) -> list[Result]:
         """One result per picture; boxes fainter than `confidence` are left out.
@@ -112,10 +121,17 @@ class Runner:
         """
         card = self._models[name].card
         batch = pictures[0].pixels if len(pictures) == 1 else np.concatenate([each.pixels for each in pictures])
-        engine = self._engines[name]
-        seen = [each.image for each in pictures]
-        outputs = engine.run_on(seen, batch) if isinstance(engine, BegunEngine) else engine.run(batch)
+        pieces = self._pieces(name)
+        if pieces is None:
+            outputs = self._engines[name].run(batch)
+        else:
+            outputs = pieces.run_on([each.image for each in pictures], batch)
         return convention(card.convention).decode(outputs, [each.placement for each in pictures], confidence)
+
+    def _pieces(self, name: str) -> BegunEngine | None:
+        """The engine of a model that begins as others do."""
+        engine = self._engines[name]
+        return engine if isinstance(engine, BegunEngine) else None
 
 
 def _variants(name: str, engine: Engine) -> PortfolioEngine:

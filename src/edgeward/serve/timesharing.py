@@ -12,7 +12,6 @@ from typing import Literal
 
 from edgeward.serve.actions import Action, Evict, Infer, Job, Load
 from edgeward.serve.policy import Policy, fits, loadable, model_of, usable, waiting_jobs
-from edgeward.serve.residency import idle
 from edgeward.serve.state import State
 
 __all__ = ["TimeSharing"]
@@ -42,7 +41,8 @@ class TimeSharing(Policy):
         pick = min if self.evict == "least recent" else max
         victim = pick(resident, key=lambda name: (state.models[name].used_ns, name == state.ran), default=None)
         # While the most recent one runs, the load waits: to send away another one would be another order.
-        return Evict(victim) if victim in idle(state) else None
+        running = state.processor.action.model if state.processor else None
+        return Evict(victim) if victim not in (None, running) else None
 
 
 def _turns(state: State) -> list[str]:
@@ -53,9 +53,8 @@ def _turns(state: State) -> list[str]:
 
 
 def _jobs(state: State, name: str) -> tuple[Job, ...]:
-    """The frames that wait for a model, oldest first, as many as it takes at once."""
-    jobs = sorted(
-        (job for job in waiting_jobs(state) if model_of(state, job) == name),
-        key=lambda job: (job.arrived_ns, job.query),
-    )
-    return tuple(jobs[: state.models[name].spec.max_batch])
+    """The frames that wait for a model, whoever waits longest first, as many as it takes at once."""
+    jobs = [job for job in waiting_jobs(state) if model_of(state, job) == name]
+    jobs.sort(key=lambda job: (job.turn_ns - job.deadline_ns + job.arrived_ns, job.query))
+    pictures = list(dict.fromkeys((job.camera, job.frame) for job in jobs))[: state.models[name].spec.max_batch]
+    return tuple(job for job in jobs if (job.camera, job.frame) in pictures)

@@ -72,34 +72,37 @@ class Workers:
 
     def _infer(self, number: int, action: Infer) -> Event:
         held = {(job.camera, job.frame): self._buffer.get(job.camera, job.frame) for job in action.jobs}
-        seconds = (self._second(model, action, held) for model in action.also)
+        # The model in charge comes first: what it has in common with those beside it is part of its own time.
+        by_frame, whole = self._answers(action.model, action, held)
+        seconds = [self._second(model, action, held) for model in action.also]
         also = tuple(second for second in seconds if second is not None)
-        by_frame = self._answers(action.model, action, held)
         results, expected = [], []
         for job in action.jobs:
             analysis, picture = self._analyses[job.query], (job.camera, job.frame)
             results.append(analysis.take(held[picture].frame, by_frame[picture], action.model).to_json())
             expected.append(None if analysis.expected is None else analysis.expected.to_json())
         known = tuple(expected) if any(expected) else ()
-        return Inferred(0, number, action.model, action.jobs, tuple(results), also, known)
+        return Inferred(0, number, action.model, action.jobs, tuple(results), also, known, whole)
 
-    def _answers(self, model: str, action: Infer, held: Mapping[Picture, Held]) -> dict[Picture, Result]:
+    def _answers(self, model: str, action: Infer, held: Mapping[Picture, Held]) -> tuple[dict[Picture, Result], bool]:
+        """Also whether the model did all of the work itself (see `Inferred.whole`)."""
         floor = min(self._analyses[job.query].floor(model) for job in action.jobs)
         pictures = [self._input(model, each) for each in held.values()]
-        return dict(zip(held, self._runner.infer(model, pictures, floor), strict=True))
+        whole = not self._runner.begun(model, pictures)
+        return dict(zip(held, self._runner.infer(model, pictures, floor), strict=True)), whole
 
     def _second(self, model: str, action: Infer, held: Mapping[Picture, Held]) -> Second | None:
         """What another model says of the same pictures; nothing when it fails, which is no fault of the main one."""
         started = time.perf_counter_ns()
         try:
-            by_frame = self._answers(model, action, held)
+            by_frame, whole = self._answers(model, action, held)
         except Exception as error:
             logger.warning("%s could not be compared: %s", model, error)
             return None
         results = tuple(
             self._analyses[job.query].seen(by_frame[job.camera, job.frame], model).to_json() for job in action.jobs
         )
-        return Second(model, time.perf_counter_ns() - started, results)
+        return Second(model, time.perf_counter_ns() - started, results, whole)
 
     def _input(self, model: str, held: Held) -> Prepared:
         return held.inputs.get(model) or self._runner.prepare(model, held.frame.image)

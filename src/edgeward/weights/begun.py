@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from edgeward.errors import ModelError
 from edgeward.weights.pack import PackedModel
 from edgeward.weights.session import Session
 from edgeward.weights.store import WeightStore
@@ -78,7 +79,9 @@ class BegunSession:
         return self._prefix.run({port.name: batch})
 
     def finish(self, begun: Sequence[Array], batch: Array) -> list[Array]:
-        """The model's outputs from what `begin` gave for these pictures. Raises ModelError."""
+        """The model's outputs from what `begin` gave for these pictures. Raises ModelError, also when not attached."""
+        if not self._prefix.attached:  # there may be no other piece that would say so
+            raise ModelError("the model's weights are not attached; call attach() first")
         values = dict(zip(self._made, begun, strict=True))
         given = {name: values[made] for name, made in self.ending.given.items()}
         found: dict[str, Array] = {}

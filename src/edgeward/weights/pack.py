@@ -27,7 +27,18 @@ from pydantic import TypeAdapter, ValidationError
 from edgeward.errors import ModelError, StoreError
 from edgeward.weights.store import DTYPES, TensorRef, WeightStore, digest_of, write_atomically
 
-__all__ = ["PackedModel", "Port", "pack", "session_options"]
+__all__ = [
+    "PackedModel",
+    "Port",
+    "example",
+    "loaded",
+    "machine",
+    "pack",
+    "ports",
+    "present",
+    "same_answers",
+    "session_options",
+]
 
 VERSION = 3
 INLINE_BYTES = 1024
@@ -219,6 +230,7 @@ def example(port: Port, random: np.random.Generator, batch: int = 1) -> np.ndarr
 
 
 def loaded(path: Path, options: onnxruntime.SessionOptions, providers: list[str]) -> onnxruntime.InferenceSession:
+    """A session on a graph. Raises ModelError when the runtime refuses it."""
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # the runtime's own exceptions share no base class
@@ -226,6 +238,7 @@ def loaded(path: Path, options: onnxruntime.SessionOptions, providers: list[str]
 
 
 def ports(nodes: Any) -> tuple[Port, ...]:
+    """A session's inputs or outputs."""
     return tuple(Port(node.name, node.type, tuple(node.shape)) for node in nodes)
 
 

@@ -25,6 +25,7 @@ import onnx
 import onnxruntime
 from onnx import helper
 
+from edgeward.errors import ModelError
 from edgeward.weights.pack import PackedModel, Port, example, loaded, ports, session_options
 from edgeward.weights.session import Session
 from edgeward.weights.store import WeightStore, write_atomically
@@ -39,6 +40,13 @@ PRODUCTS = dict.fromkeys(("Conv", "FusedConv", "ConvInteger", "ConvTranspose", "
 PRODUCTS |= dict.fromkeys(("Gemm", "FusedGemm", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"), 1)
 PRODUCTS |= dict.fromkeys(("QLinearConv", "QLinearMatMul", "QGemm"), 3)
 """Operations that multiply and add, by which of their inputs is the second factor."""
+
+KINDS = {
+    f"tensor({name})": int(getattr(onnx.TensorProto, name.upper()))
+    for width in (8, 16, 32, 64)
+    for name in (f"int{width}", f"uint{width}")
+} | {"tensor(float16)": 10, "tensor(float)": 1, "tensor(double)": 11, "tensor(bool)": 9}
+"""Types of values that can cross a cut, as the runtime calls them, and their numbers in ONNX."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,9 @@ class Skeleton:
         found |= {name: ref.digest for name, ref in self.packed.tensors.items()}
         for tensor in self.model.graph.initializer:
             array = onnx.numpy_helper.to_array(tensor)
-            found[tensor.name] = _sha(str(array.dtype), str(array.shape), array.tobytes())
+            # An array of strings holds their addresses.
+            content = tensor.string_data if array.dtype == object else [array.tobytes()]
+            found[tensor.name] = _sha(str(array.dtype), str(array.shape), *content)
         for node in self.model.graph.node:
             plain = all(not each.HasField("g") and not each.graphs for each in node.attribute)
             if plain and node.op_type not in BY_CHANCE and all(name in found for name in node.input):
@@ -212,8 +222,11 @@ def _reads(node: Any) -> Iterator[str]:
 
 
 def _declared(port: Port) -> Any:
-    kinds = {"float": 1, "float16": 10, "double": 11, "uint8": 2, "int8": 3, "int32": 6, "int64": 7, "bool": 9}
-    return helper.make_tensor_value_info(port.name, kinds[port.type[len("tensor(") : -1]], None)
+    """A value that is given from outside. Raises ModelError for one that arrays cannot hold."""
+    kind = KINDS.get(port.type)
+    if kind is None:
+        raise ModelError(f"{port.name!r} is a {port.type}; what crosses a cut is one of {', '.join(KINDS)}")
+    return helper.make_tensor_value_info(port.name, kind, None)
 
 
 def _outputs(path: Path) -> tuple[Port, ...]:
