@@ -115,6 +115,8 @@ class Telemetry:
         if isinstance(event.action, Wait):  # most are cut short: nothing would take them out again
             return
         if isinstance(event.action, Choose):
+            if event.action.probe and event.action.also:  # a guard's comparison: nothing changed
+                return
             for model in sorted(set(event.action.models.values())):
                 self._add_span("ladder", "choose", model, event.time_ns, event.time_ns, text=event.action.reason)
             return
