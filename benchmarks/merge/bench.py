@@ -46,7 +46,7 @@ def run(full: bool = False) -> dict[str, Any]:
         sections["common beginnings"] = functools.partial(prefix, full)
     for name in names[::2] if full else ():
         sections[f"{name}, reload trace"] = functools.partial(trace, full, name)
-    for name in names[::2]:
+    for name in names[::2] if full else ():
         sections[f"{name}, live"] = functools.partial(live, full, name)
     if reason:
         skipped = row("lite0", "all rows of EfficientNet-Lite0", baseline="none", ours=None, unit="", note=reason)
