@@ -9,7 +9,7 @@ See `edgeward.serve.policies` for those that a box can name.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from edgeward.serve.actions import Action, Job
 from edgeward.serve.state import ModelState, State, union_bytes
@@ -21,6 +21,7 @@ __all__ = [
     "fits",
     "loadable",
     "model_of",
+    "room",
     "usable",
     "waiting_jobs",
     "wanted",
@@ -74,10 +75,15 @@ def wanted(name: str, state: State) -> bool:
     return any(name in query.spec.models for query in state.queries.values())
 
 
+def room(state: State, name: str, without: Collection[str] = ()) -> int:
+    """Bytes that would be left with a model beside all that are in memory but for some; below 0: it does not fit."""
+    held = [model.spec for key, model in state.models.items() if model.status != "absent" and key not in without]
+    return state.budget_bytes - union_bytes([*held, state.models[name].spec])
+
+
 def fits(state: State, name: str) -> bool:
     """Whether there is room for a model beside those in memory."""
-    held = [model.spec for model in state.models.values() if model.status != "absent"]
-    return union_bytes([*held, state.models[name].spec]) <= state.budget_bytes
+    return room(state, name) >= 0
 
 
 def deadlines_by_model(state: State) -> dict[str, int]:

@@ -10,11 +10,21 @@ The loader does one load at a time, beside the processor's inferences. The strat
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from edgeward.serve.actions import Action, Evict, Infer, Load
-from edgeward.serve.policy import Policy, deadlines_by_model, fits, loadable, model_of, usable, waiting_jobs, wanted
-from edgeward.serve.state import ModelState, State, union_bytes
+from edgeward.serve.policy import (
+    Policy,
+    deadlines_by_model,
+    fits,
+    loadable,
+    model_of,
+    room,
+    usable,
+    waiting_jobs,
+    wanted,
+)
+from edgeward.serve.state import ModelState, State
 
 __all__ = ["Clearing", "LeastMissing", "LeastRecentlyUsed", "Residency", "StaticResidency", "idle"]
 
@@ -41,7 +51,7 @@ class Residency(Policy):
             if fits(state, name):
                 return Load(name, state.models[name].variant)
             victims = self.victims(state, name, deadlines) if name in deadlines else []
-            if victims and _room(state, name, without=victims) >= 0:
+            if victims and room(state, name, without=victims) >= 0:
                 return self.evict(state, victims[0], name)
         return None
 
@@ -100,7 +110,7 @@ class LeastMissing(Residency):
         ]
 
         def first(other: str) -> tuple[bool, bool, int, str]:
-            enough = _room(state, name, without=(other,)) >= 0
+            enough = room(state, name, without=(other,)) >= 0
             return (not enough, other in deadlines, -_next_use_ns(state, other), other)
 
         return sorted(candidates, key=first)
@@ -125,7 +135,7 @@ class Clearing(Policy):
         for name in self.residency.order(state, overdue, deadlines)[:1]:
             victims = self.residency.victims(state, name, deadlines)
             free = [other for other in victims if other not in deadlines]
-            if _room(state, name, without=free) < 0 <= _room(state, name, without=victims):
+            if room(state, name, without=free) < 0 <= room(state, name, without=victims):
                 return self.residency.evict(state, victims[0], name)
         return None
 
@@ -147,12 +157,6 @@ def idle(state: State) -> dict[str, ModelState]:
     action = state.processor.action if state.processor else None
     compared |= {action.model, *action.also} if isinstance(action, Infer) else set()
     return {name: model for name, model in state.models.items() if model.status == "resident" and name not in compared}
-
-
-def _room(state: State, name: str, without: Collection[str] = ()) -> int:
-    """Bytes that would be left with `name` beside all that is in memory but for some models; below 0: no room."""
-    held = [model.spec for key, model in state.models.items() if model.status != "absent" and key not in without]
-    return state.budget_bytes - union_bytes([*held, state.models[name].spec])
 
 
 def _worth(state: State, name: str) -> float:
