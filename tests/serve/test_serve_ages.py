@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from edgeward.serve.ages import Ages, age_means, age_shares, frames_on_screen, oldest, own_frame_means
 from edgeward.serve.choice import Look
 from edgeward.serve.ladder import Ladder, Rung
+from edgeward.serve.latency import Latency
 from edgeward.serve.rules import Rules
 from edgeward.serve.selection import Selector
 from edgeward.serve.staleness import Motion, Retention
@@ -25,14 +26,35 @@ def curves(draw, last):
     return np.sort(draw.uniform(0, 1, (3, last + 1)), axis=1)[:, ::-1]
 
 
-@given(CASES, st.integers(0, 10_000))
+@given(CASES, st.integers(0, 10_000), st.floats(0, 0.3))
 @settings(deadline=None)
-def test_means_are_those_over_the_shares_of_each_age(cases, seed):
+def test_means_are_those_over_the_shares_of_each_age(cases, seed, varies):
     late, span, wait = np.array(cases).T
     draw = np.random.default_rng(seed)
-    accuracy, which = curves(draw, oldest(late, span, wait)), draw.integers(0, 3, len(late))
-    plain = (age_shares(late, span, wait) * accuracy[which]).sum(axis=1)
-    assert age_means(accuracy, which, late, span, wait) == pytest.approx(plain, abs=1e-12)
+    accuracy, which = curves(draw, oldest(late, span, wait, varies)), draw.integers(0, 3, len(late))
+    plain = (age_shares(late, span, wait, varies) * accuracy[which]).sum(axis=1)
+    assert age_means(accuracy, which, late, span, wait, varies) == pytest.approx(plain, abs=1e-12)
+
+
+def test_who_just_keeps_up_is_trusted_when_latencies_are_steady():
+    steady, unsteady = (Ages.of(0.039, 0.039, fps=25, varies=varies) for varies in (0.0, 0.1))
+    assert steady.frames.tolist() == [1]
+    assert unsteady.frames @ unsteady.shares > 1.2
+
+
+@given(st.floats(0.0, 0.15), st.floats(0.001, 1.0), st.integers(0, 10_000))
+def test_how_far_latencies_vary_is_told_from_those_seen(share, seconds, seed):
+    draw, latency = np.random.default_rng(seed), Latency.nominal({"small": seconds, "large": 3 * seconds})
+    for step in range(300):
+        latency = latency.observed("small", seconds * (1 + share * draw.choice([-1, 0, 1])), 0.01 * step)
+    assert latency.varies == pytest.approx(share, rel=0.6, abs=0.002)
+
+
+def test_one_hiccup_is_no_habit():
+    latency = Latency.nominal({"small": 0.01})
+    for step in range(200):
+        latency = latency.observed("small", 1.0 if step == 150 else 0.01, 0.02 * step)
+    assert latency.varies < 0.02
 
 
 @given(CASES, st.integers(0, 10_000))

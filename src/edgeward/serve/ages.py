@@ -15,13 +15,12 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Ages", "age_means", "age_shares", "frames_on_screen", "oldest", "own_frame_means"]
+__all__ = ["VARIES", "Ages", "age_means", "age_shares", "frames_on_screen", "oldest", "own_frame_means"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
 VARIES = 0.06
-"""Share by which a latency differs from its mean."""
-VARYING = np.array([1 - VARIES, 1.0, 1 + VARIES])
+"""Share by which a latency differs from its mean until that was seen."""
 BEGUN = np.array([1 / 6, 1 / 2, 5 / 6])
 """Shares of the longest wait after which an answer that keeps up begins; cases that count as much."""
 EPSILON = 0.05
@@ -38,14 +37,16 @@ class Ages:
     shares: FloatArray
 
     @staticmethod
-    def of(seconds: float, turn: float, fps: float, wait: float = 0.0) -> Ages:
+    def of(seconds: float, turn: float, fps: float, wait: float = 0.0, varies: float = VARIES) -> Ages:
         """An answer takes so many seconds, the next one comes a turn later; the newest frame is taken each time.
 
         With L and C for the two in frames: r after an answer came, 0 <= r < C, its boxes are of the frame that was the
         newest r + L before, ceil(r + L) frames old. Who keeps up with the frames begins when one comes, or up to `wait`
-        seconds later. Latencies vary, and a little more may mean a whole frame: three cases count as much.
+        seconds later. Latencies vary, and a little more may mean a whole frame: three cases count as much, the mean and
+        what differs from it by the share `varies`.
         """
-        return _aged(round(seconds * fps, 2), round(max(turn, seconds) * fps, 2), round(wait * fps, 1))
+        late, span = round(seconds * fps, 2), round(max(turn, seconds) * fps, 2)
+        return _aged(late, span, round(wait * fps, 1), round(varies, 2))
 
     @classmethod
     def between(cls, first: int, last: int) -> Self:
@@ -54,15 +55,15 @@ class Ages:
         return cls(frames, np.full(len(frames), 1 / len(frames)))
 
 
-def age_shares(late: FloatArray, span: FloatArray, wait: FloatArray) -> FloatArray:
+def age_shares(late: FloatArray, span: FloatArray, wait: FloatArray, varies: float = VARIES) -> FloatArray:
     """For which share of the time boxes are 0, 1, ... frames old: float64 [n, ages], the oldest up to OLDEST.
 
     late, span, wait: float64 [n], in frames: how long an answer takes, from one to the next, and how long at most one
     that keeps up begins after its frame. See `Ages.of`.
     """
-    most = oldest(late, span, wait)
+    most = oldest(late, span, wait, varies)
     ages, found = np.arange(1, most + 1), np.zeros((len(late), most))
-    for factor in VARYING:
+    for factor in _varying(varies):
         first = late * factor
         every = np.maximum(np.maximum(span, first), 0.01)
         here = np.minimum(ages, (first + every)[:, None]) - np.maximum(ages - 1, first[:, None])
@@ -90,13 +91,15 @@ def own_frame_means(curves: FloatArray, which: IntArray, late: FloatArray, span:
     return np.asarray((sums[which, end] - sums[which, first]) / (end - first))
 
 
-def oldest(late: FloatArray, span: FloatArray, wait: FloatArray) -> int:
+def oldest(late: FloatArray, span: FloatArray, wait: FloatArray, varies: float = VARIES) -> int:
     """The age in frames beyond which boxes on screen are not, or none are told apart; see `age_shares`."""
-    longest = (late + np.maximum(span, late)).max() * (1 + VARIES)
+    longest = (late + np.maximum(span, late)).max() * (1 + varies)
     return int(max(min(np.ceil(longest) + np.ceil(wait.max()), OLDEST), 1))
 
 
-def age_means(curves: FloatArray, which: IntArray, late: FloatArray, span: FloatArray, wait: FloatArray) -> FloatArray:
+def age_means(
+    curves: FloatArray, which: IntArray, late: FloatArray, span: FloatArray, wait: FloatArray, varies: float = VARIES
+) -> FloatArray:
     """Mean accuracy over the ages of `age_shares`: float64 [n], the same without their table.
 
     curves: float64 [m, ages], accuracy at the ages 0, 1, ...; what is older counts as the oldest. which: int [n], the
@@ -109,7 +112,7 @@ def age_means(curves: FloatArray, which: IntArray, late: FloatArray, span: Float
         whole = np.minimum(age, last - 1).astype(np.intp)
         return np.asarray(sums[which, whole] + (age - whole) * curves[which, whole + 1])
 
-    first = late * VARYING[:, None]
+    first = late * _varying(varies)[:, None]
     every = np.maximum(np.maximum(span, first), 0.01)
     found = (until(first + every) - until(first)) / every
     factor, keeps = np.nonzero(every <= 1)
@@ -120,10 +123,14 @@ def age_means(curves: FloatArray, which: IntArray, late: FloatArray, span: Float
     return np.asarray(found.mean(axis=0))
 
 
+def _varying(varies: float) -> FloatArray:
+    return np.array([1 - varies, 1.0, 1 + varies])
+
+
 @functools.lru_cache(maxsize=1024)
-def _aged(late: float, span: float, wait: float) -> Ages:
+def _aged(late: float, span: float, wait: float, varies: float) -> Ages:
     """For an answer that takes `late` frames, a turn of `span` frames and a wait of up to `wait` frames."""
-    shares = age_shares(np.array([late]), np.array([span]), np.array([wait]))[0]
+    shares = age_shares(np.array([late]), np.array([span]), np.array([wait]), varies)[0]
     (ages,) = np.nonzero(shares)
     return Ages(ages.astype(np.float64), shares[ages])
 

@@ -36,7 +36,7 @@ class Drift:
     n objects is less by the root of n.
     """
 
-    own: float = 0.15
+    own: float = 0.05
     own_seconds: float = 20.0
     scene: float = 1.0
     noise: float = 0.3

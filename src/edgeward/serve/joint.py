@@ -59,12 +59,12 @@ class _Worth:
         late, span, wait = (
             (each * fps).ravel() for each in np.broadcast_arrays(seconds[:, None], spans[None], begins[None])
         )
-        curves = camera.curves(options, np.arange(oldest(late, span, wait) + 1.0))
+        curves = camera.curves(options, np.arange(oldest(late, span, wait, camera.latency.varies) + 1.0))
         which = np.repeat(np.arange(len(options)), len(spans))
         if camera.rules.own_frame:
             found = own_frame_means(curves, which, late, span)
         else:
-            found = age_means(curves, which, late, span, wait)
+            found = age_means(curves, which, late, span, wait, camera.latency.varies)
         self.at_turn, self.at_wait = np.split(found.reshape(len(options), -1), [len(turns)], axis=1)
 
 

@@ -11,20 +11,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
+from edgeward.serve.ages import VARIES
+
 __all__ = ["Latency"]
 
 WEIGHT = 0.7
 """Of a new measurement in the moving average: load comes and goes within a few inferences."""
+STEADY = 0.05
+"""Of a new difference from what was expected in the moving average: how far latencies vary is told from many."""
+DIFFERS = 1.2
+"""Three latencies, the mean and that plus or minus d, differ from it by two thirds of d on average, and from the moving
+average, which has a part of every hiccup, by a quarter more."""
+MOST = 0.3
 LATELY = 2.0
 """Seconds for which a model's own latency stands for the load it ran under."""
 
 
 @dataclass(frozen=True)
 class Latency:
-    """seconds: estimated seconds of one inference, by model. ran: when each ended last, absent if it never ran."""
+    """seconds: estimated seconds of one inference, by model. ran: when each ended last, absent if it never ran.
+
+    varies: share by which a latency is longer or shorter than estimated, at most MOST.
+    """
 
     seconds: Mapping[str, float]
     ran: Mapping[str, float] = field(default_factory=dict)
+    varies: float = VARIES
 
     @classmethod
     def nominal(cls, seconds: Mapping[str, float]) -> Self:
@@ -42,5 +54,9 @@ class Latency:
         first = name not in fresh and not fresh  # nothing is known of the present load: no use in a slow average
         new = seconds if first or name not in self.ran else (1 - WEIGHT) * self.seconds[name] + WEIGHT * seconds
         common = new / self.seconds[name] if first or name in fresh else 1.0
+        varies = self.varies
+        if name in fresh:
+            differs = DIFFERS * abs(seconds / self.seconds[name] - 1)
+            varies += STEADY * (min(differs, MOST) - varies)
         scaled = {other: value * common for other, value in self.seconds.items()} | {name: new}
-        return type(self)(scaled, ran)
+        return type(self)(scaled, ran, varies)

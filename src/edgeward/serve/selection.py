@@ -235,7 +235,7 @@ class Selector(Chooser):
         seconds = self.latency.seconds[name]
         turn = max(cycle or 0.0, seconds, self.rules.period)
         if not self.rules.own_frame:
-            return Ages.of(seconds, turn, self.rules.fps, wait)
+            return Ages.of(seconds, turn, self.rules.fps, wait, self.latency.varies)
         late, frames = (frames_on_screen(each, self.rules.fps) for each in (seconds, turn))
         first = 0 if late == 1 else late
         return Ages.between(first, first + frames - 1)

@@ -1,0 +1,75 @@
+"""One answer of several detectors that looked at the same picture.
+
+    boxes = fused([certain(one, scale_one), certain(two, scale_two)])
+    boxes.confidence          # the mean over all detectors; who did not find the object counts as 0
+
+Weighted boxes fusion after Solovyev, Wang and Gabruseva ("Weighted boxes fusion: ensembling boxes from different object
+detection models", Image and Vision Computing, 2021). Boxes are grouped around the most certain ones, as non-maximum
+suppression does it, instead of around the running mean: one table of overlaps is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeward.vision.metrics.overlap import overlap
+from edgeward.vision.results import Detections
+
+__all__ = ["fused"]
+
+SAME = 0.55
+"""Overlap from which boxes of different detectors are of one object; the authors' value."""
+LEAST = 1e-9
+"""Weight of a box that is certain to be wrong."""
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.integer[Any]]
+
+
+def fused(answers: Sequence[Detections], same: float = SAME) -> Detections:
+    """The boxes of all answers, one for each object, most certain first; without tracker ids.
+
+    answers: one of each detector; their confidences must mean the same, as probabilities do (see
+    `edgeward.serve.certainty`), and so must their classes. A group holds at most one box of each answer, all of one
+    class: its corners are their means, weighted by confidence; its confidence is their sum over the number of answers.
+    """
+    count = len(answers)
+    xyxy = np.concatenate([each.xyxy for each in answers] or [np.zeros((0, 4))]).astype(np.float64)
+    sure = np.concatenate([each.confidence for each in answers] or [np.zeros(0)]).astype(np.float64)
+    classes = np.concatenate([each.class_id for each in answers] or [np.zeros(0, np.int32)])
+    of = np.repeat(np.arange(count), [len(each) for each in answers])
+    group = _groups(xyxy, sure, classes, of, same)
+    total = np.bincount(group, sure)
+    weight = np.maximum(sure, LEAST)
+    corners = [np.bincount(group, weight * column) / np.bincount(group, weight) for column in xyxy.T]
+    first = np.full(len(total), -1)
+    first[group[::-1]] = np.arange(len(group))[::-1]
+    order = np.argsort(-total, kind="stable")
+    boxes = np.stack(corners, axis=1).reshape(-1, 4)
+    return Detections(boxes[order], total[order] / max(count, 1), classes[first[order]])
+
+
+def _groups(xyxy: Floats, sure: Floats, classes: Integers, of: Integers, same: float) -> Integers:
+    """The number of the group of each box: int [n], from 0 on without gaps.
+
+    A group is begun by the most certain box that has none yet; of each other answer the nearest free box joins it.
+    """
+    shared = overlap(xyxy, xyxy, np.zeros(len(xyxy), np.bool_))
+    shared[(of[:, None] == of) | (classes[:, None] != classes)] = 0.0
+    near: list[list[tuple[float, int]]] = [[] for _ in range(len(xyxy))]
+    for one, other in np.argwhere(shared >= same).tolist():
+        near[one].append((-shared[one, other], other))
+    group, answers, count = [-1] * len(xyxy), of.tolist(), 0
+    for leader in np.argsort(-sure, kind="stable").tolist():
+        if group[leader] >= 0:
+            continue
+        group[leader], taken = count, {answers[leader]}
+        for _, other in sorted(near[leader]):
+            if group[other] < 0 and answers[other] not in taken:
+                group[other] = count
+                taken.add(answers[other])
+        count += 1
+    return np.array(group, np.intp)
