@@ -73,7 +73,7 @@ def calibrate(
     clips = _clips(box, queries, video or [], truth or [])
     if truth and reference is not None:
         raise ConfigError("--reference stands for a truth that is not known; leave it or --truth away")
-    models = _models(box, entry)
+    models, fused = _models(box, entry)
     labels = common_labels(models, _classes(queries))
     _check_truths(clips, labels)
     threads = box.budget.compute_threads
@@ -82,7 +82,7 @@ def calibrate(
         chosen = chosen_frames(counts, frames)
         settings = Settings(
             labels, device_name(best_provider(box.budget.device), threads), threads,
-            _least(queries) if confidence is None else confidence,
+            _least(queries) if confidence is None else confidence, fused=fused,
             truth=bool(truth), reference=reference, expected=sum(map(len, chosen)), progress=progress, note=note,
         )  # fmt: skip
         made = calibrated(models, sampled(clips, chosen, labels), settings)
@@ -137,9 +137,10 @@ def _clips(box: BoxConfig, queries: Sequence[QueryConfig], videos: Sequence[str]
     return [Clip(source, known) for source, known in itertools.zip_longest(sources, loaded)]
 
 
-def _models(box: BoxConfig, entry: LadderConfig) -> dict[str, ServedModel]:
-    """The ladder's models, a portfolio's variants each on its own."""
-    from edgeward.serve.answering import ladder_models, with_variants
+def _models(box: BoxConfig, entry: LadderConfig) -> tuple[dict[str, ServedModel], tuple[str, ...]]:
+    """The ladder's models, a portfolio's variants each on its own, and which rungs are of several."""
+    from edgeward.serve.answering import ladder_members, ladder_models, with_variants
+    from edgeward.serve.modelconfig import TOGETHER
     from edgeward.serve.models import default_cache
     from edgeward.serve.wiring import no_plans, resolve
     from edgeward.weights.session import best_provider
@@ -149,12 +150,13 @@ def _models(box: BoxConfig, entry: LadderConfig) -> dict[str, ServedModel]:
     store = WeightStore(cache / "weights")
     found: dict[str, ServedModel] = {}
     for model in box.models:
-        if model.name in entry.models:
+        if model.name in entry.members:
             note(f"preparing model {model.name}")
             served = resolve(model, store, cache, best_provider(box.budget.device))
             found[model.name] = served or no_plans(model)
     found = with_variants(box, found)
-    return {name: found[name] for name in ladder_models(entry, found)}
+    fused = tuple(name for name in ladder_models(entry, found) if TOGETHER in name)
+    return {name: found[name] for name in ladder_members(entry, found)}, fused
 
 
 def _classes(queries: Sequence[QueryConfig]) -> list[str]:

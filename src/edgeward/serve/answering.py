@@ -17,13 +17,13 @@ from edgeward.serve.choosers import AnyChooser, chooser_for
 from edgeward.serve.config import BoxConfig, QueryConfig
 from edgeward.serve.guard import Guard
 from edgeward.serve.ladder import AGAIN, Ladder, load_ladder
-from edgeward.serve.modelconfig import GuardConfig, LadderConfig
+from edgeward.serve.modelconfig import TOGETHER, GuardConfig, LadderConfig, members_of
 from edgeward.serve.models import ServedModel
 from edgeward.serve.portfolio import PortfolioModel
 from edgeward.serve.state import union_bytes
 from edgeward.units import format_bytes
 
-__all__ = ["Answering", "answering", "calibration", "device_name", "ladder_models", "with_variants"]
+__all__ = ["Answering", "answering", "calibration", "device_name", "ladder_members", "ladder_models", "with_variants"]
 
 COMPARING = ("edf", "edf-lru", "fifo-lru")
 """Policies under which a second model can look at a frame."""
@@ -71,12 +71,17 @@ def with_variants(config: BoxConfig, models: Mapping[str, ServedModel]) -> dict[
 
 
 def ladder_models(ladder: LadderConfig, models: Mapping[str, ServedModel]) -> tuple[str, ...]:
-    """The names of the models that a ladder consists of; a portfolio's variants are called MODEL.VARIANT."""
+    """The names of the rungs of a ladder; a portfolio's variants are called MODEL.VARIANT, models together ONE+TWO."""
     found: list[str] = []
     for name in ladder.models:
-        whole = name in models and not isinstance(models[name], PortfolioModel)
+        whole = TOGETHER in name or (name in models and not isinstance(models[name], PortfolioModel))
         found += [name] if whole else [other for other in models if other.startswith(f"{name}.")]
     return tuple(found)
+
+
+def ladder_members(ladder: LadderConfig, models: Mapping[str, ServedModel]) -> tuple[str, ...]:
+    """The names of the models that its rungs consist of, each once."""
+    return tuple(dict.fromkeys(each for name in ladder_models(ladder, models) for each in members_of(name)))
 
 
 def answering(config: BoxConfig, models: Mapping[str, ServedModel], device: str) -> dict[str, Answering]:
@@ -170,7 +175,7 @@ def _chosen(
         except BudgetError:  # not beside the models of other queries: they take turns in memory
             chooser = chooser_for(ladder, calibrated, budget)
         alone = (f"{names[0]!r} is its only model: nothing is to be chosen",) if len(names) == 1 else ()
-        silent = _silent(query, calibrated, [models[name].card.labels for name in names])
+        silent = _silent(query, calibrated, [models[name].card.labels for name in ladder_members(ladder, models)])
         notes = tuple(f"ladder {ladder.name!r}: {note}" for note in (*alone, *silent, *calibrated.notes))
         dialects = {rung.name: Dialect(models[rung.name].card.labels, rung.certainty) for rung in calibrated.rungs}
         return Answering(names, calibrated.labels, "detection", chooser, dialects, notes)

@@ -27,6 +27,7 @@ from edgeward.serve.buffer import FrameBuffer
 from edgeward.serve.config import BoxConfig, CameraConfig
 from edgeward.serve.events import CameraChanged, Decided, Event, FrameArrived, Inferred
 from edgeward.serve.executor import Executor, Observer
+from edgeward.serve.fused import with_fused
 from edgeward.serve.lock import hold_folder
 from edgeward.serve.log import EventLog
 from edgeward.serve.modelconfig import ModelConfig
@@ -92,7 +93,7 @@ class Box(View):
         for model in config.models:
             progress(f"preparing model {model.name}")
             resolved[model.name] = resolve(model, self._weights, cache, provider) or open_plan(model)
-        whole = with_variants(config, resolved)
+        whole = with_fused(config, with_variants(config, resolved))
         self.asked = answering(config, whole, device_name(provider, config.budget.compute_threads))
         check_tasks(config, self.asked)
         for note in dict.fromkeys(note for each in self.asked.values() for note in each.notes):

@@ -12,20 +12,19 @@ agree with itself perfectly, so it is judged on mirrored pictures: what it is no
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgeward.errors import ConfigError, nearest
-from edgeward.serve.certainty import certain, fitted
-from edgeward.serve.ladder import Ladder, Rung
+from edgeward.serve.judging import Findings, Judge, fused_rung, worth_fusing
+from edgeward.serve.ladder import Ladder
+from edgeward.serve.modelconfig import members_of
 from edgeward.serve.models import ServedModel
 from edgeward.serve.sampling import Picture
-from edgeward.serve.sizetable import fit_of, object_sizes, size_edges, size_table, static_iou
+from edgeward.serve.sizetable import object_sizes, size_edges
 from edgeward.serve.trial import Conditions, Progress, Trial, tried
-from edgeward.vision.metrics.precision import found_objects
 from edgeward.vision.results import Detections
 from edgeward.vision.truth import Truth, TruthFrame
 
@@ -42,7 +41,8 @@ class Settings:
     """How a ladder is measured.
 
     labels: its class names. device: the name of this device. threads: of the runtime, as in the box that will use it.
-    confidence: least certainty of a box that counts, as in its queries. truth: whether the pictures' truth is complete;
+    confidence: least certainty of a box that counts, as in its queries. fused: rungs of several of the models, ONE+TWO;
+    what they cost and find is worked out from their members. truth: whether the pictures' truth is complete;
     when not, the boxes of the model `reference` stand for it, or of the slowest when it is None. expected: number of
     pictures. note: told in words what is odd about the figures.
     """
@@ -51,6 +51,7 @@ class Settings:
     device: str
     threads: int = 1
     confidence: float = 0.3
+    fused: tuple[str, ...] = ()
     truth: bool = False
     reference: str | None = None
     expected: int = 0
@@ -89,21 +90,20 @@ def calibrate(models: Mapping[str, ServedModel], pictures: Iterable[Picture], se
     sizes = object_sizes(truth)
     if not len(sizes):
         raise ConfigError(_nothing(len(taken), reference, settings))
-    edges = size_edges(sizes)
-    rungs = []
-    for name, trial in trials.items():
-        answers = trial.mirrored if name == reference else trial.boxes
-        certainty = _certainty(answers, truth)
-        shown = [_shown(boxes, certainty, settings.confidence) for boxes in answers]
-        accuracy = size_table(dict(enumerate(shown)), truth, edges)
-        if name == reference:
-            shown = [_shown(boxes, certainty, settings.confidence) for boxes in trial.boxes]
-        held = sum(models[name].tensors.values())
-        jitter = static_iou(_pairs(shown, taken))
-        fit = fit_of(shown, truth)
-        rungs.append(Rung(name, accuracy, trial.median, trial.load_seconds, held, jitter, certainty, fit))
-    ladder = Ladder(settings.device, settings.labels, edges, tuple(rungs))
-    for text in _remarks(ladder, trials, truth, reference):
+    judge = Judge(truth, tuple(taken), size_edges(sizes), settings.confidence)
+    found = {
+        name: Findings(trial.mirrored if name == reference else trial.boxes, trial.boxes)
+        for name, trial in trials.items()
+    }
+    rungs = {
+        name: judge.rung(name, found[name], trial.median, trial.load_seconds, models[name].tensors)
+        for name, trial in trials.items()
+    }
+    tensors = {name: model.tensors for name, model in models.items()}
+    made = [fused_rung(name, judge, rungs, found, tensors) for name in settings.fused]
+    ladder = Ladder(settings.device, settings.labels, judge.edges, (*rungs.values(), *made))
+    advice = () if reference else worth_fusing(judge, rungs, found, made)
+    for text in (*_remarks(ladder, trials, truth, reference), *advice):
         settings.note(text)
     return ladder
 
@@ -134,6 +134,9 @@ def _check(models: Mapping[str, ServedModel], settings: Settings) -> None:
         missing = [label for label in settings.labels if label not in model.card.labels]
         if missing:
             raise ConfigError(f"model {name!r} does not know the class {missing[0]!r}; take one or the other away")
+    for member in (each for name in settings.fused for each in members_of(name)):
+        if member not in models:
+            raise ConfigError(f"no model {member!r} to fuse; {nearest(member, models)}")
     if settings.reference is not None and settings.reference not in models:
         raise ConfigError(f"no model {settings.reference!r} to compare with; {nearest(settings.reference, models)}")
 
@@ -165,31 +168,6 @@ def _joined(frames: Sequence[TruthFrame], labels: tuple[str, ...]) -> Truth:
         np.concatenate([frame.ignored for frame in frames]),
     )
     return Truth(len(frames), labels, number, boxes)
-
-
-def _certainty(boxes: Sequence[Detections], truth: Truth) -> tuple[float, float]:
-    """What makes a model's scores probabilities that a box is right."""
-    scores, right = [np.zeros(0, np.float32)], [np.zeros(0, np.bool_)]
-    for frame, found in enumerate(boxes):
-        hit, counted = found_objects(found, truth.at(frame))
-        scores.append(found.confidence[counted])
-        right.append(hit[counted])
-    return fitted(np.concatenate(scores), np.concatenate(right))
-
-
-def _shown(boxes: Detections, certainty: tuple[float, float], confidence: float) -> Detections:
-    """What a box would show of a model's answer."""
-    sure = certain(boxes, certainty)
-    return sure[sure.confidence >= confidence]
-
-
-def _pairs(shown: Sequence[Detections], taken: Sequence[Picture]) -> list[tuple[Detections, Detections]]:
-    """What was found in frames that follow each other."""
-    return [
-        (shown[place], shown[place + 1])
-        for place, (one, two) in enumerate(itertools.pairwise(taken))
-        if one.video == two.video and two.index == one.index + 1
-    ]
 
 
 def _nothing(pictures: int, reference: str, settings: Settings) -> str:

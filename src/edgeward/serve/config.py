@@ -171,7 +171,7 @@ class BoxConfig(Section):
             if taken:
                 raise ValueError(f"model {taken[0]!r} is named like a variant of portfolio {model.name!r}; rename it")
         for ladder in self.ladders:
-            for name in ladder.models:
+            for name in ladder.members:
                 if name not in models:
                     raise ValueError(f"ladder {ladder.name!r} lists model {name!r}; {nearest(name, models)}")
         return self
@@ -193,7 +193,7 @@ class BoxConfig(Section):
                 raise ValueError(
                     f"{where} names original {original!r}, which has a guard itself; take one of them away"
                 )
-            ladder = next((each.name for each in self.ladders if model.name in each.models), None)
+            ladder = next((each.name for each in self.ladders if model.name in each.members), None)
             if ladder is not None:
                 raise ValueError(
                     f"{where} does not go with ladder {ladder!r}, which chooses among its models itself; take the "

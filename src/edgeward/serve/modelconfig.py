@@ -13,10 +13,28 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["GuardConfig", "InputConfig", "LadderConfig", "ModelConfig", "Name", "Seconds", "Section"]
+__all__ = [
+    "TOGETHER",
+    "GuardConfig",
+    "InputConfig",
+    "LadderConfig",
+    "ModelConfig",
+    "Name",
+    "Seconds",
+    "Section",
+    "members_of",
+]
 
 Name = Annotated[str, Field(pattern=r"^[\w.\-]{1,64}$", description="letters, digits, '_', '.', '-'; at most 64")]
+Rung = Annotated[
+    str,
+    Field(
+        max_length=512, pattern=r"^[\w.\-]+(\+[\w.\-]+)*$", description="a model's name, or several with '+' between"
+    ),
+]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
+TOGETHER = "+"
+"""Between the names of models that answer together."""
 PLAN_KEYS = ("network", "weights", "fleet", "profile", "certs", "standby")
 """Of a model's entry, what only a plan makes use of."""
 
@@ -112,8 +130,10 @@ class LadderConfig(Section):
     """Models that can answer the same question; the box takes the one that is most accurate on screen at the moment."""
 
     name: Name
-    models: tuple[Name, ...] = Field(
-        min_length=1, description="names of models; one with a 'portfolio' stands for all its variants"
+    models: tuple[Rung, ...] = Field(
+        min_length=1,
+        description="names of models; one with a 'portfolio' stands for all its variants; ONE+TWO: what both find "
+        "together",
     )
     calibration: Path = Field(description="what `edgeward serve calibrate` measured of them on this device")
     rule: Literal["precision", "thresholds", "periodic", "random", "round-robin"] = Field(
@@ -138,7 +158,21 @@ class LadderConfig(Section):
         twice = sorted({name for name in self.models if self.models.count(name) > 1})
         if twice:
             raise ValueError(f"model {twice[0]!r} is listed twice")
+        for name in self.models:
+            members = members_of(name)
+            if len(set(members)) < len(members):
+                raise ValueError(f"{name!r} holds a model twice; name each once")
         return self
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The models that the rungs consist of, each once."""
+        return tuple(dict.fromkeys(member for name in self.models for member in members_of(name)))
+
+
+def members_of(rung: str) -> tuple[str, ...]:
+    """The names of the models that a rung consists of; of one model just its own."""
+    return tuple(rung.split(TOGETHER))
 
 
 def _located_network(network: str, base: Path) -> str:

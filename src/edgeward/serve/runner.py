@@ -8,31 +8,37 @@ runner.evict("people")
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
 from edgeward.errors import HostError, ModelError
 from edgeward.serve.beginnings import BegunEngine
+from edgeward.serve.fused import FusedModel
 from edgeward.serve.models import Engine, ServedModel
 from edgeward.serve.portfolio import PortfolioEngine
 from edgeward.vision.conventions import convention
 from edgeward.vision.frames import Image
 from edgeward.vision.preprocess import Placement, prepare
-from edgeward.vision.results import FloatArray, Result
+from edgeward.vision.results import Detections, FloatArray, Result
 
 __all__ = ["Prepared", "Runner"]
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A model's input for one picture: pixels float32 [1, ...] as the model wants them, and where they came from."""
+    """A model's input for one picture: pixels float32 [1, ...] as the model wants them, and where they came from.
+
+    members: the inputs of the members of a fused model, of which the first one's is its own.
+    """
 
     pixels: FloatArray
     placement: Placement
     image: Image
+    members: tuple[Prepared, ...] = ()
 
 
 class Runner:
@@ -46,20 +52,32 @@ class Runner:
         # OpenCV would resize on every core, beside the threads that the budget allows.
         cv2.setNumThreads(threads)
         self._models = models
-        self._engines: dict[str, Engine] = {name: model.open(threads) for name, model in models.items()}
+        self._engines: dict[str, Engine] = {
+            name: model.open(threads) for name, model in models.items() if not isinstance(model, FusedModel)
+        }
+        # A model is in memory for itself and for whatever it is a member of; the last one to go lets go of it.
+        self._needed_by: dict[str, set[str]] = {name: set() for name in self._engines}
+        self._lock = threading.Lock()
         # Tensors of evicted models that the next load shares, and which model that is.
         self._kept: object = None
         self._kept_for = ""
 
     def load(self, name: str, variant: str = "") -> None:
         """Bring a model's weights into memory; of a portfolio, those of the variant."""
-        engine = self._engines[name]
         if variant:
-            _variants(name, engine).choose(variant)
+            _variants(name, self._engines[name]).choose(variant)
         if name != self._kept_for:
             self._kept = None
+        members = self._members(name)
+        with self._lock:
+            for member in members:
+                self._needed_by[member].add(name)
         try:
-            engine.attach()
+            for member in members:
+                self._engines[member].attach()
+        except BaseException:
+            self._release(name)
+            raise
         finally:
             self._kept = None
 
@@ -73,8 +91,9 @@ class Runner:
 
         keep_for: the model that is loaded next; what it shares stays in memory until then.
         """
-        self._kept, self._kept_for = self._models[keep_for].in_memory() if keep_for else None, keep_for
-        self._engines[name].detach()
+        self._kept = [self._models[member].in_memory() for member in self._members(keep_for)] if keep_for else None
+        self._kept_for = keep_for
+        self._release(name)
 
     def close(self) -> None:
         """Let go of all models."""
@@ -84,7 +103,7 @@ class Runner:
     def rehearse(self, name: str) -> None:
         """Load, run and evict a model once on a grey picture: what is wrong with it, and what is slow about its first
         run, is met before any camera starts. Raises ModelError or StoreError."""
-        engine = self._engines[name]
+        engine = self._engines.get(name)
         for variant in engine.variants if isinstance(engine, PortfolioEngine) else ("",):
             try:
                 self.load(name, variant)
@@ -100,7 +119,11 @@ class Runner:
 
         Models that begin alike (see `edgeward.serve.beginnings`) know a picture again by its array: do not change it.
         """
-        spec = self._models[name].card.preprocess
+        model = self._models[name]
+        if isinstance(model, FusedModel):
+            members = tuple(self.prepare(member, image) for member in model.members)
+            return replace(members[0], members=members)
+        spec = model.card.preprocess
 
         def make() -> tuple[FloatArray, Placement]:
             pixels = np.empty((1, *spec.shape), np.float32)
@@ -111,15 +134,18 @@ class Runner:
 
     def begun(self, name: str, pictures: Sequence[Prepared]) -> bool:
         """Whether other models have done a part of the work for these pictures."""
-        pieces = self._pieces(name)
-        return pieces is not None and pieces.begun([each.image for each in pictures])
+        pieces = [self._pieces(member) for member in self._members(name)]
+        return any(each.begun([picture.image for picture in pictures]) for each in pieces if each is not None)
 
     def infer(self, name: str, pictures: Sequence[Prepared], confidence: float) -> list[Result]:
         """One result per picture; boxes fainter than `confidence` are left out.
 
         Raises ModelError when the model is not loaded or answers in a shape it did not declare.
         """
-        card = self._models[name].card
+        model = self._models[name]
+        if isinstance(model, FusedModel):
+            return self._infer_fused(model, pictures, confidence)
+        card = model.card
         batch = pictures[0].pixels if len(pictures) == 1 else np.concatenate([each.pixels for each in pictures])
         pieces = self._pieces(name)
         if pieces is None:
@@ -127,6 +153,28 @@ class Runner:
         else:
             outputs = pieces.run_on([each.image for each in pictures], batch)
         return convention(card.convention).decode(outputs, [each.placement for each in pictures], confidence)
+
+    def _infer_fused(self, model: FusedModel, pictures: Sequence[Prepared], confidence: float) -> list[Result]:
+        answers: list[list[Detections]] = [[] for _ in pictures]
+        for place, (member, floor) in enumerate(zip(model.members, model.floors(confidence), strict=True)):
+            found = self.infer(member, [each.members[place] for each in pictures], floor)
+            for answer, boxes in zip(answers, found, strict=True):
+                assert isinstance(boxes, Detections), "only detectors are fused"
+                answer.append(boxes)
+        return [model.fused(each, confidence) for each in answers]
+
+    def _members(self, name: str) -> tuple[str, ...]:
+        """The models that have engines: its members, or itself."""
+        model = self._models[name]
+        return model.members if isinstance(model, FusedModel) else (name,)
+
+    def _release(self, name: str) -> None:
+        """Let go of the engines that nobody else needs."""
+        with self._lock:
+            for member in self._members(name):
+                self._needed_by[member].discard(name)
+                if not self._needed_by[member]:
+                    self._engines[member].detach()
 
     def _pieces(self, name: str) -> BegunEngine | None:
         """The engine of a model that begins as others do."""

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeward.vision.metrics.overlap import overlap
+from edgeward.vision.nms import overlapping
 from edgeward.vision.results import Detections
 
 __all__ = ["fused"]
@@ -37,9 +37,11 @@ def fused(answers: Sequence[Detections], same: float = SAME) -> Detections:
     class: its corners are their means, weighted by confidence; its confidence is their sum over the number of answers.
     """
     count = len(answers)
-    xyxy = np.concatenate([each.xyxy for each in answers] or [np.zeros((0, 4))]).astype(np.float64)
-    sure = np.concatenate([each.confidence for each in answers] or [np.zeros(0)]).astype(np.float64)
-    classes = np.concatenate([each.class_id for each in answers] or [np.zeros(0, np.int32)])
+    if not any(len(each) for each in answers):
+        return Detections.empty()
+    xyxy = np.concatenate([each.xyxy.astype(np.float64) for each in answers])
+    sure = np.concatenate([each.confidence.astype(np.float64) for each in answers])
+    classes = np.concatenate([each.class_id for each in answers])
     of = np.repeat(np.arange(count), [len(each) for each in answers])
     group = _groups(xyxy, sure, classes, of, same)
     total = np.bincount(group, sure)
@@ -48,26 +50,28 @@ def fused(answers: Sequence[Detections], same: float = SAME) -> Detections:
     first = np.full(len(total), -1)
     first[group[::-1]] = np.arange(len(group))[::-1]
     order = np.argsort(-total, kind="stable")
-    boxes = np.stack(corners, axis=1).reshape(-1, 4)
-    return Detections(boxes[order], total[order] / max(count, 1), classes[first[order]])
+    boxes = np.stack(corners, axis=1).astype(np.float32)
+    return Detections(boxes[order], (total[order] / count).astype(np.float32), classes[first[order]])
 
 
 def _groups(xyxy: Floats, sure: Floats, classes: Integers, of: Integers, same: float) -> Integers:
     """The number of the group of each box: int [n], from 0 on without gaps.
 
-    A group is begun by the most certain box that has none yet; of each other answer the nearest free box joins it.
+    A group is begun by the most certain box that has none yet; of each other answer the most certain free box that
+    overlaps it joins it.
     """
-    shared = overlap(xyxy, xyxy, np.zeros(len(xyxy), np.bool_))
-    shared[(of[:, None] == of) | (classes[:, None] != classes)] = 0.0
-    near: list[list[tuple[float, int]]] = [[] for _ in range(len(xyxy))]
-    for one, other in np.argwhere(shared >= same).tolist():
-        near[one].append((-shared[one, other], other))
+    near: list[list[int]] = [[] for _ in range(len(xyxy))]
+    for one, other in np.stack(overlapping(xyxy, classes, same), axis=1).tolist():
+        near[one].append(other)
+        near[other].append(one)
+    order = np.argsort(-sure, kind="stable").tolist()
+    rank = {place: number for number, place in enumerate(order)}
     group, answers, count = [-1] * len(xyxy), of.tolist(), 0
-    for leader in np.argsort(-sure, kind="stable").tolist():
+    for leader in order:
         if group[leader] >= 0:
             continue
         group[leader], taken = count, {answers[leader]}
-        for _, other in sorted(near[leader]):
+        for other in sorted(near[leader], key=rank.__getitem__):
             if group[other] < 0 and answers[other] not in taken:
                 group[other] = count
                 taken.add(answers[other])

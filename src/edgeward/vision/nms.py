@@ -11,17 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["best", "nms"]
+__all__ = ["best", "nms", "overlapping"]
 
 Floats = npt.NDArray[np.floating[Any]]
 Integers = npt.NDArray[np.integer[Any]]
-
-
-def _shared(low: Floats, high: Floats) -> Floats:
-    """Length [n, n] that each two of n intervals have in common."""
-    length = np.minimum(high[:, None], high)
-    length -= np.maximum(low[:, None], low)
-    return np.maximum(length, 0, out=length)
 
 
 def best(confidence: Floats, limit: int) -> Integers:
@@ -38,20 +31,51 @@ def nms(xyxy: Floats, confidence: Floats, class_id: Integers, iou: float) -> Int
     """Indices of the boxes to keep, most certain first.
 
     Greedy and exact: a box goes when it overlaps a kept one of its class by more than `iou` (intersection
-    over union). xyxy [n, 4], confidence [n], class_id [n], all finite; memory grows with n squared.
+    over union). xyxy [n, 4], confidence [n], class_id [n], all finite; memory grows with the pairs of a class that
+    share a column.
     """
     order = np.argsort(-confidence, kind="stable")
     if len(order) < 2:
         return order
-    boxes = xyxy[order].astype(np.float64)
-    left, top, right, bottom = boxes.T
-    area = (right - left) * (bottom - top)
-    shared = _shared(left, right) * _shared(top, bottom)
-    classes = class_id[order]
-    # Comparing shared > iou * union instead of dividing: boxes without area suppress nothing and are not suppressed.
-    rivals = (shared > iou * (area[:, None] + area - shared)) & (classes[:, None] == classes)
+    one, other = overlapping(xyxy[order], class_id[order], iou)
+    one, other = np.minimum(one, other), np.maximum(one, other)
+    rising = np.argsort(one, kind="stable")
+    firsts, starts = np.unique(one[rising], return_index=True)
     alive = np.ones(len(order), bool)
-    for row in range(len(order) - 1):
+    for row, rivals in zip(firsts.tolist(), np.split(other[rising], starts)[1:], strict=True):
         if alive[row]:
-            alive[row + 1 :] &= ~rivals[row, row + 1 :]
+            alive[rivals] = False
     return order[alive]
+
+
+def overlapping(xyxy: Floats, class_id: Integers, iou: float) -> tuple[Integers, Integers]:
+    """Indices of all pairs of boxes [n, 4] of one class that overlap by more than `iou`, each pair once."""
+    if not len(xyxy):
+        return np.zeros(0, np.intp), np.zeros(0, np.intp)
+    boxes = xyxy.astype(np.float64)
+    one, other = _sharing_a_column(boxes, class_id)
+    near = _near(boxes, one, other, iou)
+    return one[near], other[near]
+
+
+def _sharing_a_column(boxes: Floats, classes: Integers) -> tuple[Integers, Integers]:
+    """Pairs of one class, found by a sweep from left to right: the others need not be compared."""
+    left, right = boxes[:, 0] - boxes[:, 0].min(), boxes[:, 2] - boxes[:, 0].min()
+    _, number = np.unique(classes, return_inverse=True)
+    begin = number * (right.max() + 1)
+    sweep = np.argsort(begin + left, kind="stable")
+    place = np.arange(len(boxes))
+    after = np.maximum(np.searchsorted((begin + left)[sweep], (begin + right)[sweep]) - place - 1, 0)
+    one = np.repeat(place, after)
+    return sweep[one], sweep[one + 1 + np.arange(len(one)) - np.repeat(np.cumsum(after) - after, after)]
+
+
+def _near(boxes: Floats, one: Integers, other: Integers, iou: float) -> npt.NDArray[np.bool_]:
+    """Which pairs of boxes [n, 4] overlap by more than `iou`."""
+    left, top, right, bottom = boxes.T
+    width = np.minimum(right[one], right[other]) - np.maximum(left[one], left[other])
+    height = np.minimum(bottom[one], bottom[other]) - np.maximum(top[one], top[other])
+    shared = np.maximum(width, 0) * np.maximum(height, 0)
+    area = (right - left) * (bottom - top)
+    # Comparing shared > iou * union instead of dividing: boxes without area suppress nothing and are not suppressed.
+    return np.asarray(shared > iou * (area[one] + area[other] - shared))
