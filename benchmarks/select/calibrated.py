@@ -2,6 +2,7 @@
 
     ladder = calibrated({pets: range(0, 265), tud: range(0, 59)}, seconds)
     pets = comparable(pets, ladder)
+    pets = fused_boxes(pets, ladder, ["nano320+center320"])      # then calibrate again, with its seconds
 
 The figures are those of `edgeward serve calibrate`, worked out from boxes that are there already.
 """
@@ -9,7 +10,7 @@ The figures are those of `edgeward serve calibrate`, worked out from boxes that 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +19,9 @@ from recorded import Held, Recording
 
 from edgeward.serve.certainty import certain, fitted
 from edgeward.serve.ladder import Ladder, Rung
+from edgeward.serve.modelconfig import members_of
 from edgeward.serve.sizetable import object_sizes, size_edges, size_table, static_iou
+from edgeward.vision.fusion import fused
 from edgeward.vision.metrics.overlap import overlap
 from edgeward.vision.results import Detections
 from edgeward.vision.truth import Truth, TruthFrame
@@ -54,6 +57,19 @@ def calibrated(
             )
         )
     return Ladder("bench", ("person",), edges, tuple(rungs))
+
+
+def fused_boxes(recording: Recording, ladder: Ladder, names: Iterable[str]) -> Recording:
+    """The recording with what several models find together, too, by their scores on a ladder; under a name of its own."""
+    scales = {rung.name: rung.certainty for rung in ladder.rungs}
+    boxes = dict(recording.boxes)
+    for name in names:
+        members = members_of(name)
+        boxes[name] = tuple(
+            fused([certain(each, scales[member]) for each, member in zip(found, members, strict=True)])
+            for found in zip(*(recording.boxes[member] for member in members), strict=True)
+        )
+    return replace(recording, name=f"{recording.name} {hash(ladder):x}", boxes=boxes)
 
 
 def comparable(recording: Recording, ladder: Ladder) -> Recording:

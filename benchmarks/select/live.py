@@ -28,13 +28,12 @@ import yaml
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from calibrated import comparable  # noqa: E402
 from competition import Competition  # noqa: E402
 from costs import FilmCosts, Machine  # noqa: E402
 from film import Film, Judged, Piece, judged_boxes, pooled  # noqa: E402
 from harness import row, shared_data  # noqa: E402
-from recorded import PETS_FPS, TUD_FPS, Recording, configs, measured, recordings  # noqa: E402
-from regimes import NOT_HELD_OUT, Fold, thresholds  # noqa: E402
+from recorded import FUSED, PETS_FPS, TUD_FPS, Recording, configs, measured, recordings  # noqa: E402
+from regimes import NOT_HELD_OUT, Fold, periodic, thresholds  # noqa: E402
 from video import CAMERA, play, screened  # noqa: E402
 
 from edgeward.clock import to_seconds  # noqa: E402
@@ -42,8 +41,9 @@ from edgeward.serve.actions import Infer, Load  # noqa: E402
 from edgeward.serve.answering import device_name  # noqa: E402
 from edgeward.serve.config import QueryConfig  # noqa: E402
 from edgeward.serve.events import Event, FrameArrived, Inferred  # noqa: E402
-from edgeward.serve.ladder import Ladder, save_ladder  # noqa: E402
+from edgeward.serve.ladder import save_ladder  # noqa: E402
 from edgeward.serve.log import read_log  # noqa: E402
+from edgeward.serve.modelconfig import TOGETHER, members_of  # noqa: E402
 from edgeward.serve.policies import policy_named  # noqa: E402
 from edgeward.serve.rivals import Fixed  # noqa: E402
 from edgeward.serve.simulate import outside, pairs, simulate  # noqa: E402
@@ -53,22 +53,30 @@ REGIMES: dict[str, tuple[int, ...]] = {"1x": (0,), "2x": (1,), "3x": (2,), "chan
 PHASE = 4.0
 """Seconds."""
 THIRD = 2
+RIVALS = {"TOD-like": "tod", "Chameleon-like": "chameleon"}
+CHOOSING = ("ours", *RIVALS)
 QUERY = QueryConfig(camera=CAMERA, model="people", classes=("person",), confidence=0.1)
 MEMORY = 1 << 30
 
 
 @dataclass(frozen=True)
 class Clip:
-    """The first seconds of a recording, and where its pictures are."""
+    """The first frames of a recording, so many times, and where its pictures are."""
 
     recording: Recording
     source: str
-    fps: float
-    seconds: float
+    frames: int
+    times: int = 1
 
     @property
     def film(self) -> Film:
-        return Film.of([Piece(self.recording, 0, self.recording.truth.frames)])
+        """With some frames more: a box may begin one before it is told to stop."""
+        whole = self.recording.truth.frames if self.times == 1 else self.frames
+        return Film.of([Piece(self.recording, 0, whole)] * (self.times + (self.times > 1)))
+
+    @property
+    def seconds(self) -> float:
+        return self.frames * self.times / self.recording.fps
 
 
 @dataclass(frozen=True)
@@ -92,12 +100,12 @@ def rows(full: bool, shared: Path | None) -> list[dict[str, Any]]:
     """Live figures by load, and how far the virtual clock is from them. Quick: one load, ours and the best model."""
     if shared is None:
         return [row("select.live", "needs the real test data", baseline="", ours=None, unit="", note="no data")]
-    films, seconds = recordings(shared), measured(shared)
+    films, seconds = recordings(shared), measured(shared, FUSED)
     fold = Fold.of(films, THIRD, seconds)
-    clips = _clips(shared, films, fold.ladder, 16.0 if full else 6.0)
-    arms = _arms(fold, clips, seconds, full)
     found: dict[str, dict[str, list[Run]]] = {}
     with tempfile.TemporaryDirectory() as folder:
+        clips = _clips(shared, fold.judged, Path(folder), 16.0 if full else 6.0)
+        arms = _arms(fold, clips, seconds, full)
         ladder = Path(folder) / "people.json"
         save_ladder(replace(fold.ladder, device=device_name("cpu", 1)), ladder)
         for regime in REGIMES if full else ("2x",):
@@ -108,39 +116,49 @@ def rows(full: bool, shared: Path | None) -> list[dict[str, Any]]:
     return lines + (_mixed_rows(found) if full else [])
 
 
-def _clips(data: Path, films: Mapping[str, Recording], ladder: Ladder, seconds: float) -> list[Clip]:
-    """As much of both as lies before the last third."""
-    tud = films["TUD"].truth.frames * THIRD // 3 / TUD_FPS
+def _clips(data: Path, films: Mapping[str, Recording], folder: Path, seconds: float) -> list[Clip]:
+    """Of both what lies before the last third; the shorter one, twice, from a folder with no more pictures."""
+    pets, tud = films["PETS"], films["TUD"]
+    frames = tud.truth.frames * THIRD // 3
+    pictures = folder / "street"
+    pictures.mkdir()
+    for each in sorted((data / "mot/TUD-Stadtmitte/img1").glob("*.jpg"))[:frames]:
+        (pictures / each.name).symlink_to(each.resolve())
     return [
-        Clip(comparable(films["PETS"], ladder), str(data / "video/vtest.avi"), PETS_FPS, seconds),
-        Clip(comparable(films["TUD"], ladder), str(data / "mot/TUD-Stadtmitte/img1"), TUD_FPS, min(tud, seconds)),
+        Clip(pets, str(data / "video/vtest.avi"), round(seconds * PETS_FPS)),
+        Clip(tud, str(pictures), frames, times=2 if seconds > frames / TUD_FPS else 1),
     ]
 
 
 def _arms(fold: Fold, clips: Sequence[Clip], seconds: Mapping[str, float], full: bool) -> dict[str, Arm]:
-    """Ours, the two models that are best on the virtual clock over all loads, TOD."""
-    pieces = [Piece(clip.recording, 0, round(clip.seconds * clip.fps)) for clip in clips]
+    """Ours, the two models that are best on the virtual clock over all loads, TOD, Chameleon."""
+    pieces = [Piece(clip.recording, 0, clip.frames) for clip in clips]
+    single = [name for name in seconds if TOGETHER not in name]
     worth = {
         name: statistics.mean(
             play(Film.of(pieces), Fixed(name), Machine(seconds, lambda time, load=load: load)).precision()
             for load in (1.0, 2.0, 3.0)
         )
-        for name in seconds
+        for name in single
     }
     best = sorted(worth, key=worth.__getitem__, reverse=True)
     arms = {"ours": Arm(tuple(seconds), {})} | {name: Arm((name,), {}) for name in best[: 2 if full else 1]}
     if full:
         tod = thresholds(fold, seconds)
         arms["TOD-like"] = Arm(tod.names, {"rule": "thresholds", "thresholds": list(tod.least)})
+        chameleon = periodic(fold, seconds)
+        options = {"rule": "periodic", "period": chameleon.period, "agreement": chameleon.target}
+        arms["Chameleon-like"] = Arm(chameleon.names, options)
     return arms
 
 
 def _box(data: Path, arm: Arm, ladder: Path, clip: Clip, folder: str) -> dict[str, Any]:
     """The box file of a run."""
     entries = configs(data)
+    members = dict.fromkeys(member for name in arm.models for member in members_of(name))
     return {
-        "cameras": [{"name": CAMERA, "source": clip.source, "rate": clip.fps}],
-        "models": [entries[name].model_dump(mode="json", exclude_none=True) for name in arm.models],
+        "cameras": [{"name": CAMERA, "source": clip.source, "rate": clip.recording.fps, "loop": clip.times > 1}],
+        "models": [entries[name].model_dump(mode="json", exclude_none=True) for name in members],
         "ladders": [{"name": "people", "models": list(arm.models), "calibration": str(ladder), **arm.options}],
         "queries": [{"camera": CAMERA, "model": "people", "classes": ["person"], "confidence": QUERY.confidence}],
         "budget": {"memory": MEMORY, "threads": 1, "device": "cpu"},
@@ -240,7 +258,8 @@ def _judged(events: Sequence[Event], clip: Clip) -> list[Judged]:
     arrived = [event.content for event in events if isinstance(event, FrameArrived)]
     _, shown = screened(events, CAMERA)
     truth = clip.recording.truth
-    return [judged_boxes(boxes, truth.at(frame)) for frame, boxes in zip(arrived, shown, strict=True)]
+    shown = shown[: clip.frames * clip.times]
+    return [judged_boxes(boxes, truth.at(frame)) for frame, boxes in zip(arrived, shown, strict=False)]
 
 
 def _figure(runs: Sequence[Run], side: str) -> float:
@@ -251,13 +270,13 @@ def _figure(runs: Sequence[Run], side: str) -> float:
 def _regime_rows(regime: str, by_arm: Mapping[str, list[Run]]) -> list[dict[str, Any]]:
     live = {name: _figure(runs, "live") for name, runs in by_arm.items()}
     virtual = {name: _figure(runs, "virtual") for name, runs in by_arm.items()}
-    fixed = [name for name in live if name not in ("ours", "TOD-like")]
+    fixed = [name for name in live if name not in CHOOSING]
     best = max(fixed, key=live.__getitem__)
     ratio = statistics.median(run.ratio for runs in by_arm.values() for run in runs)
     noted = ", ".join(f"{name} {value:.3f}" for name, value in live.items())
     noted += f"; latencies {ratio:.2f} times the idle ones"
     rows = [_over(regime, live, best, "best_fixed", ">= 0", noted)]
-    rows += [_over(regime, live, "TOD-like", "tod", ">= 0")] if "TOD-like" in live else []
+    rows += [_over(regime, live, name, kind, ">= 0") for name, kind in RIVALS.items() if name in live]
     for kind, name in (("ours", "ours"), ("best_fixed", best)):
         rows.append(
             row(
@@ -285,9 +304,10 @@ def _mixed_rows(found: Mapping[str, Mapping[str, list[Run]]]) -> list[dict[str, 
     """All loads together."""
     arms = next(iter(found.values()))
     live = {name: _figure([run for by_arm in found.values() for run in by_arm[name]], "live") for name in arms}
-    best = max((name for name in live if name not in ("ours", "TOD-like")), key=live.__getitem__)
+    best = max((name for name in live if name not in CHOOSING), key=live.__getitem__)
     noted = ", ".join(f"{name} {value:.3f}" for name, value in live.items())
-    return [_over("mixed", live, best, "best_fixed", ">= 4", noted), _over("mixed", live, "TOD-like", "tod", ">= 0")]
+    rows = [_over("mixed", live, name, kind, ">= 0") for name, kind in RIVALS.items()]
+    return [_over("mixed", live, best, "best_fixed", ">= 4", noted), *rows]
 
 
 if __name__ == "__main__":

@@ -21,10 +21,11 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 from costs import Machine  # noqa: E402
 from film import Shown, pooled  # noqa: E402
 from harness import row, shared_data  # noqa: E402
-from recorded import Recording, measured, recordings  # noqa: E402
+from recorded import FUSED, Recording, measured, recordings  # noqa: E402
 from regimes import LOADS, NOT_HELD_OUT, Fold, Seconds, ours  # noqa: E402
 from video import MOVED, TRACKED, play  # noqa: E402
 
+from edgeward.serve.modelconfig import TOGETHER  # noqa: E402
 from edgeward.serve.rivals import Fixed  # noqa: E402
 
 Table = dict[str, dict[str, list[Shown]]]
@@ -35,7 +36,7 @@ def rows(full: bool, shared: Path | None) -> list[dict[str, Any]]:
     """Ours with forecast over the best fixed model with forecast, and over ours without."""
     if shared is None:
         return [row("select.moved", "needs the real test data", baseline="", ours=None, unit="", note="no data")]
-    films, seconds = recordings(shared), measured(shared)
+    films, seconds = recordings(shared), measured(shared, FUSED)
     table = _played(films, seconds, full)
     figures = {
         regime: {name: [shown.precision() for shown in each] for name, each in by_name.items()}
@@ -70,7 +71,7 @@ def _mixed(table: Table) -> dict[str, list[float]]:
 
 def _regime_rows(regime: str, figures: Mapping[str, list[float]], seconds: Seconds) -> list[dict[str, Any]]:
     means = {name: statistics.mean(each) for name, each in figures.items()}
-    best = max(seconds, key=means.__getitem__)
+    best = max((name for name in seconds if TOGETHER not in name), key=means.__getitem__)
     rows = []
     for kind, rival in (("best_fixed", best), ("not_moved", STILL)):
         gains = [100 * (a / b - 1) for a, b in zip(figures[OURS], figures[rival], strict=True)]

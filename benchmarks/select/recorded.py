@@ -3,7 +3,8 @@
     data = shared_data()
     street = recordings(data)["TUD"]
     boxes = street.boxes["nano"][17]             # of frame 17, in pixels
-    seconds = measured(data)                     # of one answer on one thread of this machine, by rung
+    seconds = measured(data)                     # of one answer on one thread of this machine, by model
+    seconds = measured(data, FUSED)              # and of two models together
 
 The files are results/.select.*: boxes by the weights and the input size of the rung, seconds by device and versions.
 """
@@ -14,7 +15,7 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,14 +28,18 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from harness import device, interleaved, versions  # noqa: E402
 
+from edgeward.serve.fused import fused_model  # noqa: E402
+from edgeward.serve.ladder import Ladder, Rung  # noqa: E402
 from edgeward.serve.modelconfig import ModelConfig  # noqa: E402
-from edgeward.serve.models import StoredModel, default_cache, resolve_model  # noqa: E402
+from edgeward.serve.models import ServedModel, StoredModel, default_cache, resolve_model  # noqa: E402
 from edgeward.serve.runner import Runner  # noqa: E402
 from edgeward.vision.results import Detections  # noqa: E402
 from edgeward.vision.truth import Truth, load_truth  # noqa: E402
 from edgeward.weights.store import WeightStore  # noqa: E402
 
 KEPT = HERE.parent / "results"
+FUSED = ("fast+center320", "nano320+center320")
+"""Rungs of two models: one that takes less than the larger detectors, and one that finds more than any of them."""
 CONFIDENCE = 0.05
 """Least score of a box; the precision-recall curve needs the faint ones, too."""
 REPEATS = 41
@@ -96,18 +101,28 @@ def pictures(data: Path, name: str) -> Iterator[np.ndarray]:
         yield from (frame.to_ndarray(format="bgr24") for frame in container.decode(video=0))
 
 
-def measured(data: Path) -> dict[str, float]:
-    """Seconds of one answer, from a picture to boxes, on one thread, once per device.
+def with_fused(models: Mapping[str, StoredModel], names: Sequence[str]) -> dict[str, ServedModel]:
+    """The models and some of them together, of whose scores nothing is known."""
+    labels = next(iter(models.values())).card.labels[:1]
+    same = tuple(Rung(name, (1.0,), 1.0) for name in models)
+    made = {name: fused_model(name, models, Ladder("bench", labels, (0.0, 1.0), same)) for name in names}
+    return {**models, **made}
+
+
+def measured(data: Path, fused: Sequence[str] = ()) -> dict[str, float]:
+    """Seconds of one answer of each model, and of some together, from a picture to boxes, on one thread; once per device.
 
     The lower quartile of interleaved runs: of a machine that others use, the nearest to an idle one.
     """
     kept = KEPT / ".select.seconds.json"
-    models = resolved(data)
-    identity = {"device": device(), "versions": versions("onnxruntime", "numpy"), "runs": REPEATS, "rungs": {
-        name: _identity(model) for name, model in models.items()
+    stored = resolved(data)
+    models = with_fused(stored, FUSED)
+    identity = {"device": device(), "versions": versions("onnxruntime", "numpy"), "runs": REPEATS, "fused": list(FUSED), "rungs": {
+        name: _identity(model) for name, model in stored.items()
     }}  # fmt: skip
+    wanted = (*stored, *fused)
     if kept.exists() and (saved := json.loads(kept.read_text()))["identity"] == identity:
-        return dict(saved["seconds"])
+        return {name: saved["seconds"][name] for name in wanted}
     picture = next(pictures(data, "PETS"))
     runner = Runner(models, threads=1)
     for name in models:
@@ -123,7 +138,7 @@ def measured(data: Path) -> dict[str, float]:
     seconds = {name: float(np.quantile(each, 0.25)) for name, each in taken.items()}
     KEPT.mkdir(exist_ok=True)
     kept.write_text(json.dumps({"identity": identity, "seconds": seconds}, indent=1))
-    return seconds
+    return {name: seconds[name] for name in wanted}
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
     python benchmarks/select/regimes.py --full
 
 Scenes play at the rate they were recorded at (PETS 7, TUD 25 frames a second), in turns of about 19 s of PETS and what
-is left of TUD. One third of each recording calibrates the ladder and tunes TOD and Chameleon at the nominal load; the
+is left of TUD. The ladder has six models and two rungs of two of them (`recorded.FUSED`); "best_fixed" is the best of the
+models, "best_fixed_rung" the best of all rungs. One third of each recording calibrates the ladder and tunes TOD and Chameleon at the nominal load; the
 other two are judged. Full: each third in turn, mean of the three. All choosers show the ladder's comparable scores. The film
 jumps between cameras of different pace, which the box notices within some frames.
 """
@@ -24,15 +25,16 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from calibrated import calibrated, comparable, thirds  # noqa: E402
+from calibrated import calibrated, comparable, fused_boxes, thirds  # noqa: E402
 from costs import LoadAt, Machine  # noqa: E402
 from film import Film, Piece, Shown, pooled  # noqa: E402
 from harness import row, shared_data  # noqa: E402
-from recorded import Held, Recording, held, measured, recordings  # noqa: E402
+from recorded import FUSED, Held, Recording, held, measured, recordings  # noqa: E402
 from video import play  # noqa: E402
 
 from edgeward.serve.choosers import AnyChooser  # noqa: E402
 from edgeward.serve.ladder import Ladder  # noqa: E402
+from edgeward.serve.modelconfig import TOGETHER  # noqa: E402
 from edgeward.serve.rivals import Fixed, Oracle, Periodic, Random, RoundRobin, Thresholds  # noqa: E402
 from edgeward.serve.rules import Rules  # noqa: E402
 from edgeward.serve.selection import Selector  # noqa: E402
@@ -58,11 +60,15 @@ Seconds = Mapping[str, float]
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """One way to part the recordings: the ladder, and the films to tune rivals on and to judge by."""
+    """One way to part the recordings: the ladder, and the films to tune rivals on and to judge by.
+
+    judged: the recordings with what all rungs find, in comparable scores.
+    """
 
     ladder: Ladder
     tuning: Film
     film: Film
+    judged: Mapping[str, Recording]
 
     @classmethod
     def of(
@@ -73,12 +79,18 @@ class Fold:
         speed: float = 1.0,
         held: Mapping[str, Held] | None = None,
     ) -> Fold:
-        ladder = calibrated({film: thirds(film, third)[0] for film in films.values()}, seconds, held)
+        """seconds: of the rungs; of several models, ONE+TWO, what they find together is worked out."""
+        single = {name: each for name, each in seconds.items() if TOGETHER not in name}
+        ladder = calibrated({film: thirds(film, third)[0] for film in films.values()}, single, held)
+        if len(single) < len(seconds):
+            films = {name: fused_boxes(film, ladder, seconds.keys() - single.keys()) for name, film in films.items()}
+            ladder = calibrated({film: thirds(film, third)[0] for film in films.values()}, seconds, held)
         pets, tud = (comparable(films[name], ladder) for name in ("PETS", "TUD"))
         street = [Piece(tud, part.start, part.stop) for part in thirds(tud, third)[1]]
         tuning = [Piece(film, part.start, part.stop) for film in (pets, tud) for part in (thirds(film, third)[0],)]
         judged = [each for piece in _cut(pets, thirds(pets, third)[1]) for each in (piece, *street)]
-        return cls(ladder, Film.of(tuning, speed=speed), Film.of(judged, speed=speed))
+        shown = {"PETS": pets, "TUD": tud}
+        return cls(ladder, Film.of(tuning, speed=speed), Film.of(judged, speed=speed), shown)
 
 
 def _cut(recording: Recording, parts: list[range]) -> list[Piece]:
@@ -176,11 +188,13 @@ def regime_rows(table: Played, names: tuple[str, ...], label: str) -> list[dict[
     for regime, each in figures.items():
         means = {name: statistics.mean(values) for name, values in each.items()}
         best = max(names, key=means.__getitem__)
+        together = max((name for name in means if TOGETHER in name or name in names), key=means.__getitem__)
         noted = ", ".join(f"{name} {value:.3f}" for name, value in means.items())
         bars = {best: ">= 4" if regime == "mixed" else ">= 0", "TOD-like": ">= 0", "Chameleon-like": ">= 0"}
-        for rival, bar in bars.items():
+        kinds = {together: "best_fixed_rung", best: "best_fixed"}
+        for rival, bar in ({together: ""} | bars).items():
             gains = [100 * (a / b - 1) for a, b in zip(each["ours"], each[rival], strict=True)]
-            kind = "best_fixed" if rival == best else rival.split("-")[0].lower()
+            kind = kinds.get(rival, rival.split("-")[0].lower())
             rows.append(
                 row(
                     f"select.{label}.{regime}.over_{kind}",
@@ -245,12 +259,12 @@ def rows(full: bool, shared: Path | None) -> list[dict[str, Any]]:
     """All regimes at the recorded pace; in full also at three times the pace."""
     if shared is None:
         return [row("select.video", "needs the real test data", baseline="", ours=None, unit="", note="no data")]
-    films, seconds = recordings(shared), measured(shared)
-    table = played(films, seconds, full)
+    films, seconds, together = recordings(shared), measured(shared), measured(shared, FUSED)
+    table = played(films, together, full)
     found = [*regime_rows(table, tuple(seconds), "video"), skipped_row(table, tuple(seconds))]
     found += memory_rows(films, seconds, held(shared), full)
     if full:
-        found += regime_rows(played(films, seconds, full, FASTER), tuple(seconds), f"video_{FASTER:g}x_speed")
+        found += regime_rows(played(films, together, full, FASTER), tuple(seconds), f"video_{FASTER:g}x_speed")
     return found
 
 

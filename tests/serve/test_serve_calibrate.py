@@ -11,6 +11,7 @@ import pytest
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
+from test_serve_portfolio import save_family
 from tinymodel import save_detector
 from typer.testing import CliRunner
 
@@ -18,6 +19,7 @@ from edgeward.cli.calibrate import calibrate as command
 from edgeward.errors import ConfigError, EdgewardError, ModelError, StoreError
 from edgeward.serve.calibrate import Settings, calibrate, common_labels
 from edgeward.serve.certainty import certain
+from edgeward.serve.judging import Findings, Judge, fused_rung, worth_fusing
 from edgeward.serve.ladder import load_ladder
 from edgeward.serve.modelconfig import ModelConfig
 from edgeward.serve.models import resolve_model
@@ -304,6 +306,114 @@ def test_a_model_that_fails_is_named(tiny):
         calibrate({**tiny, "b": broken}, pictures(), SETTINGS)
 
 
+# Rungs of several models.
+
+
+def judge_of(frames, confidence=0.3):
+    taken = tuple(Picture(np.zeros((0, 0, 3), np.uint8), 0, index, None) for index in range(len(frames)))
+    return Judge(truth_of(frames), taken, (0.0, 1.0), confidence)
+
+
+def found_by(frames, score=0.9):
+    both = [boxes(each, score) for each in frames]
+    return Findings(both, both)
+
+
+def rungs_of(judge, found):
+    return {name: judge.rung(name, each, 0.02, 0.1, {name: 100}) for name, each in found.items()}
+
+
+FAR = square(0.3, 0.6, 0.05)
+SCENE = [[LARGE, FAR]] * 60
+
+
+def test_two_that_err_on_different_objects_are_worth_fusing():
+    """Each finds one of two objects, never the other."""
+    judge = judge_of(SCENE)
+    found = {"left": found_by([[LARGE]] * 60), "right": found_by([[FAR]] * 60)}
+    rungs = rungs_of(judge, found)
+    [advice] = worth_fusing(judge, rungs, found, ())
+    made = fused_rung("left+right", judge, rungs, found)
+    assert made.mean > 0.9 > 1.5 * max(rung.mean for rung in rungs.values())
+    assert "'left+right' would be better than 'left'" in advice
+    assert f"a mean of {made.mean:.3f}, not {rungs['left'].mean:.3f}" in advice
+    assert "models" in advice
+    for known in ("left+right", "right+left"):
+        assert worth_fusing(judge, rungs, found, [replace(made, name=known)]) == (), "it is on the ladder already"
+
+
+def test_one_that_finds_nothing_is_worth_no_fusing():
+    judge = judge_of(SCENE)
+    found = {"left": found_by([[LARGE]] * 60), "blind": found_by([[]] * 60)}
+    rungs = rungs_of(judge, found)
+    assert worth_fusing(judge, rungs, found, ()) == ()
+    assert fused_rung("left+blind", judge, rungs, found).mean == pytest.approx(rungs["left"].mean, abs=0.02)
+
+
+def test_one_that_alone_finds_as_much_in_no_more_time_leaves_nothing_to_advise():
+    judge = judge_of(SCENE)
+    found = {"left": found_by([[LARGE]] * 60), "right": found_by([[FAR]] * 60), "whole": found_by(SCENE)}
+    rungs = rungs_of(judge, found)
+    assert worth_fusing(judge, rungs, found, ()) == ()
+    slow = rungs | {"whole": replace(rungs["whole"], seconds=1.0)}
+    assert [text.split()[0] for text in worth_fusing(judge, slow, found, ())] == ["'left+right'"]
+
+
+def test_two_of_which_neither_is_ever_sure_may_be_sure_together():
+    """Alone, one box in six is right, which is less than asked for; where both agree, all are."""
+    others = [
+        [square(0.1, 0.15 * place, 0.8) for place in range(5)],
+        [square(0.1, 0.15 * place, 0.1) for place in range(5)],
+    ]
+    judge = judge_of([[LARGE]] * 60)
+    found = {name: found_by([[LARGE, *wrong]] * 60, 0.5) for name, wrong in zip(("one", "two"), others, strict=True)}
+    rungs = rungs_of(judge, found)
+    assert [rung.mean for rung in rungs.values()] == [0, 0]
+    [advice] = worth_fusing(judge, rungs, found, ())
+    assert "not 0.000" in advice
+
+
+def test_what_a_fused_rung_costs_is_what_its_members_cost():
+    judge = judge_of(SCENE)
+    found = {"left": found_by([[LARGE]] * 60), "right": found_by([[FAR]] * 60)}
+    rungs = rungs_of(judge, found)
+    tensors = {"left": {"stem": 40, "left": 60}, "right": {"stem": 40, "right": 30}}
+    made = fused_rung("left+right", judge, rungs, found, tensors)
+    assert 0.04 <= made.seconds < 0.1, "and the fusing of their boxes"
+    assert made.load_seconds == pytest.approx(0.2)
+    assert made.bytes == 130, "what they share is held once"
+
+
+def test_a_reference_fused_with_another_does_not_agree_with_itself(tiny):
+    """The boxes that stand for the truth are its own; it is judged, also as a member, on what it found mirrored."""
+    settings = replace(SETTINGS, reference="a", fused=("a+b",), expected=12)
+    middle = calibrate(tiny, pictures(), settings)
+    assert middle.rung("a+b").mean == pytest.approx(1.0), "the box is symmetric: mirrored it is the same"
+    judge = judge_of([[square(0.3, 0.1, 0.1)]] * 40)
+    truth, mirrored = [boxes([square(0.3, 0.1, 0.1)])] * 40, [boxes([square(0.3, 0.25, 0.1)])] * 40
+    found = {"a": Findings(mirrored, truth), "b": found_by([[]] * 40)}
+    rungs = rungs_of(judge, found)
+    made = fused_rung("a+b", judge, rungs, found)
+    assert rungs["a"].mean == 0, "what it found mirrored lies elsewhere"
+    assert made.mean == 0
+    same = {"a": Findings(truth, truth), "b": found["b"]}
+    assert fused_rung("a+b", judge, rungs_of(judge, same), same).mean == pytest.approx(1.0)
+
+
+def test_a_ladder_of_models_and_of_both_together(tiny):
+    notes = []
+    settings = replace(SETTINGS, truth=True, fused=("a+b",), expected=12, note=notes.append)
+    made = calibrate(tiny, pictures(truth=MIDDLE), settings)
+    assert [rung.name for rung in made.rungs] == ["a", "b", "a+b"]
+    one, two, both = made.rungs
+    assert both.seconds >= one.seconds + two.seconds
+    assert both.bytes == sum({**tiny["a"].tensors, **tiny["b"].tensors}.values())
+    assert both.accuracy == (1.0,)
+    assert not [text for text in notes if "would be better" in text], "each finds all there is"
+    with pytest.raises(ConfigError, match="no model 'c' to fuse"):
+        calibrate(tiny, pictures(truth=MIDDLE), replace(settings, fused=("a+c",)))
+
+
 def run_command(*arguments):
     """The command; its error is raised."""
     app = typer.Typer()
@@ -337,16 +447,20 @@ def real(shared_data, tmp_path):
 
 def test_real_models_on_real_video_with_and_without_truth(real, shared_data):
     truth = shared_data / "multicam" / "pets2009_s2l1" / "view_001_gt_mot15.txt"
+    real.write_text(real.read_text().replace("[one, two]", "[one, two, one+two]"))
     run = run_command(real, "people", "--truth", truth, "--frames", 24, "--json")
     ladder = load_ladder(real.parent / "people.json")
     assert json.loads(run.stdout[run.stdout.index("{") : run.stdout.rindex("}") + 1])["labels"] == ["person"]
     assert ladder.labels == ("person",)
-    assert [rung.name for rung in ladder.rungs] == ["one", "two"]
-    fast, ssd = ladder.rungs
+    assert [rung.name for rung in ladder.rungs] == ["one", "two", "one+two"]
+    fast, ssd, both = ladder.rungs
     assert fast.mean > 0.5, "FastestDet has an AP of 0.77 on the whole recording"
     assert ssd.mean > 0.3, "SSDLite one of 0.61"
     assert all(0.7 < rung.static_iou < 1 and rung.seconds > 0 and rung.load_seconds >= 0 for rung in ladder.rungs)
     assert ssd.bytes > 3 * fast.bytes
+    assert both.bytes == fast.bytes + ssd.bytes
+    assert both.seconds >= fast.seconds + ssd.seconds
+    assert both.mean > ssd.mean
     run_command(real, "--frames", 12, "--reference", "two", "-o", real.parent / "other.json")
     other = load_ladder(real.parent / "other.json")
     assert all(0 <= figure <= 1 for rung in other.rungs for figure in rung.accuracy)
@@ -371,6 +485,25 @@ def test_the_command_shows_a_table_and_says_where_it_is(small):
     assert "unmoved" in run.output
     assert "written to" in run.output
     assert load_ladder(small.parent / "people.json").labels == ("cat",)
+
+
+def test_the_command_measures_models_and_what_they_find_together(small):
+    text = small.read_text()
+    small.write_text(text.replace("models: [one, two]", "models: [one, one+two]"))
+    run = run_command(small, "--frames", 10)
+    assert "one+two" in run.output
+    made = load_ladder(small.parent / "people.json")
+    assert [rung.name for rung in made.rungs] == ["one", "two", "one+two"], "a member that is no rung is measured, too"
+    assert made.rung("one+two").seconds >= made.rung("one").seconds + made.rung("two").seconds
+
+
+@pytest.mark.parametrize("rungs", ["[one, one+family]", "[one, family, one+family]"])
+def test_the_command_refuses_a_portfolio_as_a_member(small, rungs):
+    save_family(small.parent / "family")
+    entry = "  - {name: family, portfolio: family, convention: yolov8, labels: [cat, dog]}\nladders:"
+    small.write_text(small.read_text().replace("[one, two]", rungs).replace("ladders:", entry))
+    with pytest.raises(ConfigError, match=r"'one.family' holds the portfolio 'family'; only whole models"):
+        run_command(small, "--frames", 10)
 
 
 def test_mistakes_are_told_before_the_work_begins(small, monkeypatch):

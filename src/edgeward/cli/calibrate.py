@@ -140,6 +140,7 @@ def _clips(box: BoxConfig, queries: Sequence[QueryConfig], videos: Sequence[str]
 def _models(box: BoxConfig, entry: LadderConfig) -> tuple[dict[str, ServedModel], tuple[str, ...]]:
     """The ladder's models, a portfolio's variants each on its own, and which rungs are of several."""
     from edgeward.serve.answering import ladder_members, ladder_models, with_variants
+    from edgeward.serve.fused import check_members
     from edgeward.serve.modelconfig import TOGETHER
     from edgeward.serve.models import default_cache
     from edgeward.serve.wiring import no_plans, resolve
@@ -156,6 +157,8 @@ def _models(box: BoxConfig, entry: LadderConfig) -> tuple[dict[str, ServedModel]
             found[model.name] = served or no_plans(model)
     found = with_variants(box, found)
     fused = tuple(name for name in ladder_models(entry, found) if TOGETHER in name)
+    for name in fused:
+        check_members(name, found)
     return {name: found[name] for name in ladder_members(entry, found)}, fused
 
 

@@ -44,6 +44,11 @@ class Answering:
     notes: tuple[str, ...] = ()
 
     @property
+    def needed(self) -> frozenset[str]:
+        """The models that run for it: those, and what they consist of."""
+        return frozenset(each for name in self.models for each in (name, *members_of(name)))
+
+    @property
     def ladder(self) -> tuple[str, ...]:
         """The models to choose from, none without a ladder."""
         return self.models if self.chooser is not None else ()

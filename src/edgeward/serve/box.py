@@ -99,7 +99,7 @@ class Box(View):
         for note in dict.fromkeys(note for each in self.asked.values() for note in each.notes):
             progress(note)
         cameras = {
-            name: {query.camera for query in config.queries if name in self.asked[query.key].models} for name in whole
+            name: {query.camera for query in config.queries if name in self.asked[query.key].needed} for name in whole
         }
         self.models = begin_together(whole, cameras, progress)
         self.config = config

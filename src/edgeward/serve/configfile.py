@@ -139,7 +139,8 @@ def _sentence(problem: Any) -> str:
     if problem["type"] in ("tuple_type", "list_type"):
         return f"{where}: write a list, each item on a line that begins with '- '"
     if problem["type"] == "string_pattern_mismatch":
-        return f"{where}: {problem['input']!r} is not a name; use letters, digits, '_', '.', '-', at most 64"
+        together = ", or several names with '+' between" if location[0] == "ladders" and "models" in location else ""
+        return f"{where}: {problem['input']!r} is not a name; use letters, digits, '_', '.', '-', at most 64{together}"
     if problem["type"] in ("model_type", "model_attributes_type"):
         return f"{where}: write keys with values below it; see edgeward serve --schema"
     message = problem["msg"].removeprefix("Value error, ").replace(" tuple", " list").replace("Tuple ", "a list ")

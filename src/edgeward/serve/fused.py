@@ -27,7 +27,7 @@ from edgeward.vision.fusion import fused
 from edgeward.vision.labels import relabelled
 from edgeward.vision.results import Detections
 
-__all__ = ["FusedModel", "fused_model", "with_fused"]
+__all__ = ["FusedModel", "check_members", "fused_model", "with_fused"]
 
 FAINT = 0.5
 """Share of the least confidence from which a member's box has a say: fainter ones hardly move a mean."""
@@ -85,16 +85,30 @@ def with_fused(config: BoxConfig, models: Mapping[str, ServedModel]) -> dict[str
     return found
 
 
+def check_members(name: str, models: Mapping[str, ServedModel]) -> None:
+    """Raise ConfigError unless all that ONE+TWO holds are whole detectors. models: after `with_variants`."""
+    for member in members_of(name):
+        model = models.get(member)
+        if model is None or isinstance(model, PortfolioModel):  # one on a ladder has given way to its variants
+            raise ConfigError(f"{name!r} holds the portfolio {member!r}; only whole models can be fused")
+        if model.card.task != "detection":
+            raise ConfigError(f"{name!r} holds {member!r}, which does {model.card.task}; only detectors can be fused")
+
+
 def fused_model(name: str, models: Mapping[str, ServedModel], ladder: Ladder) -> FusedModel:
     """What these models are together, by what a ladder says of their scores. Raises ConfigError when it does not."""
+    check_members(name, models)
     members = members_of(name)
     known = [rung.name for rung in ladder.rungs]
     for member in members:
-        if isinstance(models[member], PortfolioModel):
-            raise ConfigError(f"{name!r} holds the portfolio {member!r}; only whole models can be fused")
         if member not in known:
             raise ConfigError(
                 f"its calibration says nothing of {member!r}, which {name!r} holds; {nearest(member, known)}; {AGAIN}"
+            )
+        missing = [label for label in ladder.labels if label not in models[member].card.labels]
+        if missing:
+            raise ConfigError(
+                f"{member!r}, which {name!r} holds, knows no class {missing[0]!r} of its calibration; {AGAIN}"
             )
     parts = [models[member] for member in members]
     dialects = [Dialect(part.card.labels, ladder.rung(part.name).certainty) for part in parts]

@@ -133,9 +133,9 @@ def worth_fusing(
         rung = fused_rung(TOGETHER.join(pair), judge, rungs, found)
         rival = max((other for other in have if other.seconds <= rung.seconds), key=lambda other: other.mean)
         if rung.mean > WORTH * rival.mean:
-            gains.append((rung.mean / rival.mean, rung, rival))
+            gains.append((rung.mean - rival.mean, rung, rival))
     return tuple(
-        f"{rung.name!r} would find {100 * (gain - 1):.0f} % more than {rival.name!r}, in "
-        f"{format_seconds(rung.seconds)}: list it among the ladder's models to have it"
-        for gain, rung, rival in sorted(gains, key=lambda each: -each[0])[:ADVISED]
+        f"{rung.name!r} would be better than {rival.name!r}: a mean of {rung.mean:.3f}, not {rival.mean:.3f}, in "
+        f"{format_seconds(rung.seconds)} a frame; list it among the ladder's models to have it"
+        for _, rung, rival in sorted(gains, key=lambda each: -each[0])[:ADVISED]
     )

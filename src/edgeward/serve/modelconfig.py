@@ -155,13 +155,12 @@ class LadderConfig(Section):
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:
-        twice = sorted({name for name in self.models if self.models.count(name) > 1})
-        if twice:
-            raise ValueError(f"model {twice[0]!r} is listed twice")
-        for name in self.models:
-            members = members_of(name)
-            if len(set(members)) < len(members):
+        rungs = [frozenset(members_of(name)) for name in self.models]
+        for place, (name, members) in enumerate(zip(self.models, rungs, strict=True)):
+            if len(members) < len(members_of(name)):
                 raise ValueError(f"{name!r} holds a model twice; name each once")
+            if members in rungs[:place]:
+                raise ValueError(f"model {name!r} is listed twice")
         return self
 
     @property

@@ -60,12 +60,13 @@ def overlapping(xyxy: Floats, class_id: Integers, iou: float) -> tuple[Integers,
 
 def _sharing_a_column(boxes: Floats, classes: Integers) -> tuple[Integers, Integers]:
     """Pairs of one class, found by a sweep from left to right: the others need not be compared."""
-    left, right = boxes[:, 0] - boxes[:, 0].min(), boxes[:, 2] - boxes[:, 0].min()
-    _, number = np.unique(classes, return_inverse=True)
-    begin = number * (right.max() + 1)
-    sweep = np.argsort(begin + left, kind="stable")
+    # Classes lie beside each other, told apart by ranks: sums of coordinates would drown beside one absurd box.
+    lefts = np.sort(boxes[:, 0])
+    begin = np.unique(classes, return_inverse=True)[1] * (len(boxes) + 1)
+    left, right = begin + np.searchsorted(lefts, boxes[:, 0]), begin + np.searchsorted(lefts, boxes[:, 2])
+    sweep = np.argsort(left, kind="stable")
     place = np.arange(len(boxes))
-    after = np.maximum(np.searchsorted((begin + left)[sweep], (begin + right)[sweep]) - place - 1, 0)
+    after = np.maximum(np.searchsorted(left[sweep], right[sweep]) - place - 1, 0)
     one = np.repeat(place, after)
     return sweep[one], sweep[one + 1 + np.arange(len(one)) - np.repeat(np.cumsum(after) - after, after)]
 
@@ -76,6 +77,6 @@ def _near(boxes: Floats, one: Integers, other: Integers, iou: float) -> npt.NDAr
     width = np.minimum(right[one], right[other]) - np.maximum(left[one], left[other])
     height = np.minimum(bottom[one], bottom[other]) - np.maximum(top[one], top[other])
     shared = np.maximum(width, 0) * np.maximum(height, 0)
-    area = (right - left) * (bottom - top)
+    area = np.maximum(right - left, 0) * np.maximum(bottom - top, 0)
     # Comparing shared > iou * union instead of dividing: boxes without area suppress nothing and are not suppressed.
     return np.asarray(shared > iou * (area[one] + area[other] - shared))

@@ -87,7 +87,7 @@ export function memory() {
       const { budget_bytes: budget, resident_bytes: resident, shares, process_bytes: process } = report.memory;
       const whole = Math.max(budget, resident, 1);
       const index = new Map(report.models.map((model, i) => [model.name, i]));
-      sync(bar, shares, (share) => share.model,
+      sync(bar, shares.filter((share) => share.bytes > 0), (share) => share.model,
         () => el("span", { class: "share" }),
         (node, share) => {
           node.style.width = `${(100 * share.bytes) / whole}%`;
