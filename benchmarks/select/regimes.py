@@ -33,6 +33,7 @@ from recorded import FUSED, Held, Recording, held, measured, recordings  # noqa:
 from video import play  # noqa: E402
 
 from edgeward.serve.choosers import AnyChooser  # noqa: E402
+from edgeward.serve.elsewhere import elsewhere  # noqa: E402
 from edgeward.serve.ladder import Ladder  # noqa: E402
 from edgeward.serve.modelconfig import TOGETHER  # noqa: E402
 from edgeward.serve.rivals import Fixed, Oracle, Periodic, Random, RoundRobin, Thresholds  # noqa: E402
@@ -103,7 +104,7 @@ def _cut(recording: Recording, parts: list[range]) -> list[Piece]:
 
 
 def ours(ladder: Ladder, **changed: Any) -> Selector:
-    return Selector.start(ladder, Rules(25.0, 768, 576, own_frame=False, **changed))
+    return Selector.start(elsewhere(ladder), Rules(25.0, 768, 576, own_frame=False, **changed))
 
 
 def oracle(film: Film, fixed: Mapping[str, Shown], machine: Machine) -> Shown:

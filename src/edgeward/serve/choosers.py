@@ -14,6 +14,7 @@ from typing import Annotated
 from pydantic import Field
 
 from edgeward.errors import BudgetError, ConfigError
+from edgeward.serve.elsewhere import elsewhere
 from edgeward.serve.guard import Guard
 from edgeward.serve.ladder import Ladder
 from edgeward.serve.modelconfig import LadderConfig
@@ -70,4 +71,4 @@ def chooser_for(config: LadderConfig, ladder: Ladder, memory: int) -> AnyChooser
                 memory=memory,
                 own_frame=False,
             )
-            return Selector.start(ladder, rules)
+            return Selector.start(elsewhere(ladder), rules)
