@@ -156,6 +156,26 @@ def test_a_choice_says_why_and_follows_the_load():
     assert all("instead of" in action.reason for action in told)
 
 
+def test_a_first_run_after_a_load_is_not_taken_for_load():
+    """It takes ten times as long as the next ones: nobody learns from it what anything takes."""
+    ran = set()
+
+    class Cold(LadderCosts):
+        def outcome(self, decided):
+            found = super().outcome(decided)
+            if isinstance(decided.action, Infer) and decided.action.model not in ran:
+                ran.add(decided.action.model)
+                late = 9 * round(TAKES[decided.action.model] * MS)
+                return replace(found, time_ns=found.time_ns + late)
+            return found
+
+    found = run(state(), frames(3), Cold(scene=lambda frame: boxes(150, frame)))
+    selector = found.state.queries["q0"].chooser
+    for name in ran:
+        assert selector.latency.seconds[name] == pytest.approx(TAKES[name] / 1000, rel=0.01)
+        assert not found.state.models[name].cold
+
+
 def test_the_old_model_answers_until_the_new_one_is_in_memory():
     """A load takes 400 ms, for which nothing pauses: two of the three models fit."""
     costs = LadderCosts(lambda ns: 5.0 if ns > 2 * NS else 1.0, lambda f: boxes(150, f, speed=0.02), load_ns=400 * MS)

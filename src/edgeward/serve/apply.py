@@ -179,7 +179,10 @@ def _inferred(event: Inferred, state: State) -> State:
         )
     models = {**state.models, event.model: model}
     after = replace(state, queries=queries, models=models, processor=None, busy_ns=state.busy_ns + seconds_ns)
-    return learned(after, event, seconds_ns)
+    taught = learned(after, event, seconds_ns)
+    names = (event.model, *(second.model for second in event.also))
+    warm = {name: replace(taught.models[name], cold=False) for name in names}
+    return replace(taught, models={**taught.models, **warm})
 
 
 @_apply.register
@@ -194,6 +197,7 @@ def _loaded(event: Loaded, state: State) -> State:
         used_ns=event.time_ns,
         load_ns=_smoothed(model.load_ns or None, seconds_ns),
         loads=model.loads + 1,
+        cold=True,
     )
     fading = 1 - SMOOTHING
     return replace(

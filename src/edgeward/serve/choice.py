@@ -39,13 +39,15 @@ Boxes = Annotated[Detections, PlainValidator(_boxes), PlainSerializer(Detections
 class Answer:
     """What a rung found in the frame that was captured at `captured` seconds.
 
-    expected: where the boxes of the answer before are shown by then, when they are moved.
+    expected: where the boxes of the answer before are shown by then, when they are moved. cold: whether it is the
+    rung's first since it was loaded, which takes longer than the next.
     """
 
     rung: str
     captured: float
     found: Found
     expected: Boxes | None = None
+    cold: bool = False
 
     @property
     def boxes(self) -> Detections:

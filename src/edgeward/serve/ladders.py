@@ -50,9 +50,11 @@ def looked(query: QueryState, camera: CameraState) -> QueryState:
 def learned(state: State, event: Inferred, took_ns: int) -> State:
     """After answers: each query's chooser sees its own results, all others how long the model took.
 
-    Of a model that found a part of its work done, what it is known to take.
+    Of a model that found a part of its work done, what it is known to take. What the first run after a load took
+    says nothing of the next ones: it sets up what they use.
     """
     now, queries = to_seconds(state.now_ns), dict(state.queries)
+    cold = {name for name, model in state.models.items() if model.cold}
     pictures = len({(job.camera, job.frame) for job in event.jobs})
 
     def per_picture(ran: Inferred | Second, ns: int) -> float:
@@ -74,12 +76,12 @@ def learned(state: State, event: Inferred, took_ns: int) -> State:
                 else:
                     expected = _result(event.expected, place)
                     moved = expected if isinstance(expected, Detections) else None
-                    answer = Answer(model, to_seconds(job.arrived_ns), found, moved)
+                    answer = Answer(model, to_seconds(job.arrived_ns), found, moved, model in cold)
                     chooser = chooser.observe(answer, now, seconds)
             queries[job.query] = replace(query, chooser=chooser, chosen=query.after or query.chosen, after="")
     asked = {job.query for job in event.jobs}
     rest = {name: query for name, query in queries.items() if name not in asked}
-    others = _told(rest, event.model, lambda chooser: chooser.paced(event.model, alone, now))
+    others = {} if event.model in cold else _told(rest, event.model, lambda it: it.paced(event.model, alone, now))
     return replace(state, queries={**queries, **others})
 
 

@@ -8,7 +8,7 @@ print(latency.seconds["large"])          # 0.648: the load slows every model ali
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from edgeward.serve.ages import VARIES
@@ -43,13 +43,15 @@ class Latency:
         """As calibrated on the idle device."""
         return cls(dict(seconds))
 
-    def observed(self, name: str, seconds: float, now: float) -> Self:
-        """After `name` took so many seconds, until `now`.
+    def observed(self, name: str, seconds: float | None, now: float) -> Self:
+        """After `name` took so many seconds, until `now`; None when they say nothing of what it takes else.
 
         When a model that has been running changes its pace, that is the load, and all others change with it. When one
         that has just been taken up differs from what was expected, while others ran lately, that is its own.
         """
         ran = {**self.ran, name: now}
+        if seconds is None:
+            return replace(self, ran=ran)
         fresh = {other for other, when in self.ran.items() if now - seconds - when <= LATELY}
         first = name not in fresh and not fresh  # nothing is known of the present load: no use in a slow average
         new = seconds if first or name not in self.ran else (1 - WEIGHT) * self.seconds[name] + WEIGHT * seconds

@@ -95,8 +95,9 @@ class Selector(Chooser):
         boxes = result.boxes[result.boxes.confidence >= rules.confidence]
         result = replace(result, found=boxes)
         elapsed = result.captured - self.last.captured if self.last else math.inf
+        latency = self.latency.observed(rung.name, None if result.cold else seconds, now)
         if elapsed < 0:
-            return replace(self, latency=self.latency.observed(rung.name, seconds, now))
+            return replace(self, latency=latency)
         retention, anchor = self._moved(result)
         visible = rung.accuracy if rules.debias else (1.0,) * self.ladder.bins
         found = counts(sizes(boxes, rules.width, rules.height), self.ladder.edges)
@@ -107,7 +108,7 @@ class Selector(Chooser):
             evidence = evidence.seen(rung.name, area, expected, elapsed)
         return replace(
             self,
-            latency=self.latency.observed(rung.name, seconds, now),
+            latency=latency,
             histogram=histogram,
             evidence=evidence,
             retention=retention,

@@ -151,7 +151,7 @@ class ModelState:
 
     infer_ns: estimated nanoseconds of one inference, by batch size.
     retry_ns: after failures, the time before which it is left alone.
-    variant: of a portfolio, which is loaded or would be.
+    variant: of a portfolio, which is loaded or would be. cold: whether it has not run since it was loaded.
     """
 
     spec: ModelSpec
@@ -166,6 +166,7 @@ class ModelState:
     error: str = ""
     variant: str = ""
     watch: Watch = Watch()
+    cold: bool = False
 
 
 @dataclass(frozen=True, slots=True)
