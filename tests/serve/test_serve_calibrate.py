@@ -19,6 +19,7 @@ from edgeward.cli.calibrate import calibrate as command
 from edgeward.errors import ConfigError, EdgewardError, ModelError, StoreError
 from edgeward.serve.calibrate import Settings, calibrate, common_labels
 from edgeward.serve.certainty import certain
+from edgeward.serve.fused import heard_from
 from edgeward.serve.judging import Findings, Judge, fused_rung, worth_fusing
 from edgeward.serve.ladder import load_ladder
 from edgeward.serve.modelconfig import ModelConfig
@@ -382,6 +383,47 @@ def test_what_a_fused_rung_costs_is_what_its_members_cost():
     assert 0.04 <= made.seconds < 0.1, "and the fusing of their boxes"
     assert made.load_seconds == pytest.approx(0.2)
     assert made.bytes == 130, "what they share is held once"
+
+
+def test_a_pair_that_cannot_be_held_is_not_advised():
+    judge = judge_of(SCENE)
+    found = {"left": found_by([[LARGE]] * 60), "right": found_by([[FAR]] * 60)}
+    rungs, tensors = rungs_of(judge, found), {"left": {"stem": 40, "left": 60}, "right": {"stem": 40, "right": 30}}
+    assert worth_fusing(judge, rungs, found, (), tensors, memory=129) == ()
+    assert len(worth_fusing(judge, rungs, found, (), tensors, memory=130)) == 1
+
+
+def test_boxes_too_faint_for_the_box_have_no_say_in_a_fused_rung():
+    """Where only one is sure, the other's faint box beside it would move the fit, but the box never sees it."""
+    judge = judge_of([[LARGE]] * 60)
+    moved = np.array(LARGE) + [0.05, 0, 0.05, 0]
+    certainty = (1.0, 0.5)
+    floor = heard_from(judge.confidence, [certainty])[0]
+    assert 0.05 < floor < 0.15, "the least certainty, halved, as a score of a model that is too modest"
+
+    def made(score):
+        found = {"sure": found_by([[LARGE]] * 60), "faint": found_by([[moved]] * 60, score)}
+        rungs = {name: replace(rung, certainty=certainty) for name, rung in rungs_of(judge, found).items()}
+        return replace(fused_rung("sure+faint", judge, rungs, found), seconds=1.0)
+
+    assert made(floor - 0.01) == made(0.06) == made(0.0)
+    assert made(floor + 0.01) != made(floor - 0.01)
+
+
+def test_remarks_are_about_the_rungs_that_are_listed(tiny):
+    """A model measured only because a rung holds it is neither a choice nor left out."""
+
+    def told(**given):
+        notes = []
+        calibrate(tiny, pictures(truth=MIDDLE), replace(SETTINGS, truth=True, note=notes.append, **given))
+        return " ".join(notes)
+
+    every = told(fused=("a+b",))
+    assert "'a+b' is left out" in every
+    assert "nothing to choose" not in every
+    alone = told(fused=("a+b",), listed=("a+b",))
+    assert "the ladder has one model, 'a+b': there is nothing to choose" in alone
+    assert "left out" not in alone
 
 
 def test_a_reference_fused_with_another_does_not_agree_with_itself(tiny):

@@ -272,6 +272,11 @@ def started(folder, text):
         ("m0, m0++m1", "ladders.0.models.1: 'm0..m1' is not a name"),
         ("m0, m0+m7", "ladder 'pets' lists model 'm7'; known: m0, m1"),
         ("m0+m1, m0+m1", "'m0.m1' is listed twice"),
+        ("m0, m0+m1, m1+m0", "'m0.m1' and 'm1.m0' are the same models; keep one of the two"),
+        ("m0, m0+" + 65 * "m", f"ladders.0.models.1: the name '{64 * 'm'}'... has 65 characters; use at most 64"),
+        (600 * "m", f"ladders.0.models.0: the name '{64 * 'm'}'... has 600 characters; use at most 64"),
+        ("m0, " + 60 * "m0+m1+m0+" + "m1", "ladders.0.models.1: the names in .* have 542 characters .* at most 512"),
+        ("m0, m0+" + 64 * "m", "ladder 'pets' lists model 'mmm"),
     ],
 )
 def test_rungs_that_cannot_be_are_refused(tmp_path, rungs, message):

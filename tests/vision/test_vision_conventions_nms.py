@@ -128,3 +128,25 @@ def test_many_random_boxes_against_the_table_of_all_pairs(count):
             gone |= rivals[index]
     assert nms(xyxy, confidence, classes, 0.3).tolist() == kept
     assert 0 < len(kept) < count
+
+
+CROWDS = {
+    "spot": lambda random, n: random.uniform([0, 0, 80, 80], [8, 8, 88, 88], (n, 4)),
+    "column": lambda random, n: np.array([0, 0, 50, 8]) + np.outer(random.permutation(n), [0, 6, 0, 6]),
+    "twins": lambda random, n: np.array([10, 10, 60, 60]) + np.outer(np.arange(n) % 2, [1, 1, 1, 1]) * random.random(4),
+}
+
+
+@pytest.mark.parametrize("crowd", CROWDS)
+@pytest.mark.parametrize("iou", [0.0, 0.13, 0.6, 0.95])
+def test_in_a_crowd_each_box_is_compared_with_all_and_the_same_are_kept(crowd, iou):
+    """So many share a column that there is no sweep; more boxes than are compared with the others at once."""
+    random = np.random.default_rng(1)
+    xyxy = CROWDS[crowd](random, 150).astype(np.float32)
+    confidence, classes = random.random(150, np.float32).round(1), random.integers(0, 2, 150)
+    pairs = by_definition(xyxy.astype(np.float64).tolist(), iou)
+    kept: list[int] = []
+    for index in np.argsort(-confidence, kind="stable").tolist():
+        if not any((min(index, o), max(index, o)) in pairs for o in kept if classes[o] == classes[index]):
+            kept.append(index)
+    assert nms(xyxy, confidence, classes, iou).tolist() == kept

@@ -62,6 +62,7 @@ def calibrate(
     from edgeward.serve.calibrate import calibrate as calibrated
     from edgeward.serve.configfile import load_config
     from edgeward.serve.ladder import save_ladder
+    from edgeward.serve.modelconfig import TOGETHER
     from edgeward.serve.sampling import chosen_frames, frame_counts, sampled
     from edgeward.weights.session import best_provider
 
@@ -73,7 +74,7 @@ def calibrate(
     clips = _clips(box, queries, video or [], truth or [])
     if truth and reference is not None:
         raise ConfigError("--reference stands for a truth that is not known; leave it or --truth away")
-    models, fused = _models(box, entry)
+    models, rungs = _models(box, entry)
     labels = common_labels(models, _classes(queries))
     _check_truths(clips, labels)
     threads = box.budget.compute_threads
@@ -82,7 +83,8 @@ def calibrate(
         chosen = chosen_frames(counts, frames)
         settings = Settings(
             labels, device_name(best_provider(box.budget.device), threads), threads,
-            _least(queries) if confidence is None else confidence, fused=fused,
+            _least(queries) if confidence is None else confidence,
+            fused=tuple(name for name in rungs if TOGETHER in name), listed=rungs, memory=box.budget.memory,
             truth=bool(truth), reference=reference, expected=sum(map(len, chosen)), progress=progress, note=note,
         )  # fmt: skip
         made = calibrated(models, sampled(clips, chosen, labels), settings)
@@ -138,7 +140,7 @@ def _clips(box: BoxConfig, queries: Sequence[QueryConfig], videos: Sequence[str]
 
 
 def _models(box: BoxConfig, entry: LadderConfig) -> tuple[dict[str, ServedModel], tuple[str, ...]]:
-    """The ladder's models, a portfolio's variants each on its own, and which rungs are of several."""
+    """The ladder's models, a portfolio's variants each on its own, and the names of its rungs."""
     from edgeward.serve.answering import ladder_members, ladder_models, with_variants
     from edgeward.serve.fused import check_members
     from edgeward.serve.modelconfig import TOGETHER
@@ -156,10 +158,11 @@ def _models(box: BoxConfig, entry: LadderConfig) -> tuple[dict[str, ServedModel]
             served = resolve(model, store, cache, best_provider(box.budget.device))
             found[model.name] = served or no_plans(model)
     found = with_variants(box, found)
-    fused = tuple(name for name in ladder_models(entry, found) if TOGETHER in name)
-    for name in fused:
-        check_members(name, found)
-    return {name: found[name] for name in ladder_members(entry, found)}, fused
+    rungs = ladder_models(entry, found)
+    for name in rungs:
+        if TOGETHER in name:
+            check_members(name, found)
+    return {name: found[name] for name in ladder_members(entry, found)}, rungs
 
 
 def _classes(queries: Sequence[QueryConfig]) -> list[str]:

@@ -15,12 +15,13 @@ from edgeward.profile.machine import machine
 from edgeward.serve.analysis import Dialect
 from edgeward.serve.choosers import AnyChooser, chooser_for
 from edgeward.serve.config import BoxConfig, QueryConfig
+from edgeward.serve.elsewhere import elsewhere
 from edgeward.serve.guard import Guard
 from edgeward.serve.ladder import AGAIN, Ladder, load_ladder
 from edgeward.serve.modelconfig import TOGETHER, GuardConfig, LadderConfig, members_of
 from edgeward.serve.models import ServedModel
 from edgeward.serve.portfolio import PortfolioModel
-from edgeward.serve.state import union_bytes
+from edgeward.serve.state import ModelSpec, union_bytes
 from edgeward.units import format_bytes
 
 __all__ = ["Answering", "answering", "calibration", "device_name", "ladder_members", "ladder_models", "with_variants"]
@@ -52,6 +53,25 @@ class Answering:
     def ladder(self) -> tuple[str, ...]:
         """The models to choose from, none without a ladder."""
         return self.models if self.chooser is not None else ()
+
+
+@dataclass(frozen=True)
+class Room:
+    """Bytes of model weights that may be held, and the models of queries that have no choice."""
+
+    budget: int
+    fixed: tuple[ModelSpec, ...]
+
+    @property
+    def left(self) -> int:
+        """What is left beside those."""
+        return self.budget - union_bytes(self.fixed)
+
+    def beside(self, ladder: Ladder, models: Mapping[str, ServedModel]) -> Ladder:
+        """The ladder with the bytes that each rung adds to those: what they hold anyway is not asked for again."""
+        held = union_bytes(self.fixed)
+        added = {rung.name: union_bytes([*self.fixed, models[rung.name].spec]) - held for rung in ladder.rungs}
+        return replace(ladder, rungs=tuple(replace(rung, bytes=added[rung.name]) for rung in ladder.rungs))
 
 
 def device_name(provider: str, threads: int) -> str:
@@ -92,10 +112,8 @@ def ladder_members(ladder: LadderConfig, models: Mapping[str, ServedModel]) -> t
 def answering(config: BoxConfig, models: Mapping[str, ServedModel], device: str) -> dict[str, Answering]:
     """By query. Raises ConfigError when a calibration is missing, of another device, of other models or classes,
     BudgetError when no model of a ladder fits."""
-    memory = config.budget.memory - union_bytes(
-        models[name].spec for name in {query.model for query in config.queries} if config.ladder(name) is None
-    )
-    room = (memory, config.budget.memory)
+    fixed = [models[name].spec for name in {query.model for query in config.queries} if config.ladder(name) is None]
+    room = Room(config.budget.memory, tuple(fixed))
     found = {}
     for query in config.queries:
         ladder, guard = config.ladder(query.model), config.guard(query.model)
@@ -163,9 +181,9 @@ def _chosen(
     ladder: LadderConfig,
     models: Mapping[str, ServedModel],
     device: str,
-    memory: tuple[int, int],
+    room: Room,
 ) -> Answering:
-    names, (memory_left, budget) = ladder_models(ladder, models), memory
+    names = ladder_models(ladder, models)
     try:
         calibrated = calibration(ladder, names, models)
         calibrated.check(device, calibrated.labels)
@@ -176,12 +194,12 @@ def _chosen(
                     f"{name!r}; {AGAIN}"
                 )
         try:
-            chooser = chooser_for(ladder, calibrated, memory_left)
+            chooser = chooser_for(ladder, room.beside(calibrated, models), room.left)
         except BudgetError:  # not beside the models of other queries: they take turns in memory
-            chooser = chooser_for(ladder, calibrated, budget)
+            chooser = chooser_for(ladder, calibrated, room.budget)
         alone = (f"{names[0]!r} is its only model: nothing is to be chosen",) if len(names) == 1 else ()
         silent = _silent(query, calibrated, [models[name].card.labels for name in ladder_members(ladder, models)])
-        notes = tuple(f"ladder {ladder.name!r}: {note}" for note in (*alone, *silent, *calibrated.notes))
+        notes = tuple(f"ladder {ladder.name!r}: {note}" for note in (*alone, *silent, *elsewhere(calibrated).notes))
         dialects = {rung.name: Dialect(models[rung.name].card.labels, rung.certainty) for rung in calibrated.rungs}
         return Answering(names, calibrated.labels, "detection", chooser, dialects, notes)
     except (ConfigError, BudgetError) as error:

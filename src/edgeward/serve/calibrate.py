@@ -19,7 +19,7 @@ import numpy as np
 
 from edgeward.errors import ConfigError, nearest
 from edgeward.serve.judging import Findings, Judge, fused_rung, worth_fusing
-from edgeward.serve.ladder import Ladder
+from edgeward.serve.ladder import Ladder, Rung, dominated
 from edgeward.serve.modelconfig import members_of
 from edgeward.serve.models import ServedModel
 from edgeward.serve.sampling import Picture
@@ -42,9 +42,10 @@ class Settings:
 
     labels: its class names. device: the name of this device. threads: of the runtime, as in the box that will use it.
     confidence: least certainty of a box that counts, as in its queries. fused: rungs of several of the models, ONE+TWO;
-    what they cost and find is worked out from their members. truth: whether the pictures' truth is complete;
-    when not, the boxes of the model `reference` stand for it, or of the slowest when it is None. expected: number of
-    pictures. note: told in words what is odd about the figures.
+    what they cost and find is worked out from their members. listed: names of the rungs that remarks are about, all
+    when None; the others are measured as members only. memory: bytes that the box may hold; None for any. truth:
+    whether the pictures' truth is complete; when not, the boxes of the model `reference` stand for it, or of the
+    slowest when it is None. expected: number of pictures. note: told in words what is odd about the figures.
     """
 
     labels: tuple[str, ...]
@@ -52,6 +53,8 @@ class Settings:
     threads: int = 1
     confidence: float = 0.3
     fused: tuple[str, ...] = ()
+    listed: tuple[str, ...] | None = None
+    memory: int | None = None
     truth: bool = False
     reference: str | None = None
     expected: int = 0
@@ -102,8 +105,9 @@ def calibrate(models: Mapping[str, ServedModel], pictures: Iterable[Picture], se
     tensors = {name: model.tensors for name, model in models.items()}
     made = [fused_rung(name, judge, rungs, found, tensors) for name in settings.fused]
     ladder = Ladder(settings.device, settings.labels, judge.edges, (*rungs.values(), *made))
-    advice = () if reference else worth_fusing(judge, rungs, found, made)
-    for text in (*_remarks(ladder, trials, truth, reference), *advice):
+    advice = () if reference else worth_fusing(judge, rungs, found, made, tensors, settings.memory)
+    listed = [rung for rung in ladder.rungs if settings.listed is None or rung.name in settings.listed]
+    for text in (*_remarks(listed, trials, truth, reference), *advice):
         settings.note(text)
     return ladder
 
@@ -180,7 +184,8 @@ def _nothing(pictures: int, reference: str, settings: Settings) -> str:
     return f"the truth has no {classes} in {pictures} frames; give a recording that shows some, or more --frames"
 
 
-def _remarks(ladder: Ladder, trials: Mapping[str, Trial], truth: Truth, reference: str) -> list[str]:
+def _remarks(rungs: Sequence[Rung], trials: Mapping[str, Trial], truth: Truth, reference: str) -> list[str]:
+    """What is odd about the figures, and about the rungs to choose from, in words."""
     count = len(object_sizes(truth))
     said = (
         [f"accuracy is agreement with {reference!r}; without truth, nobody knows what it misses"] if reference else []
@@ -190,6 +195,6 @@ def _remarks(ladder: Ladder, trials: Mapping[str, Trial], truth: Truth, referenc
     busy = [name for name, trial in trials.items() if np.quantile(trial.seconds, 0.9) > BUSY * trial.median]
     if busy:
         said.append(f"times of {', '.join(busy)} vary: was the device idle? calibrate again when it is")
-    if len(ladder.rungs) == 1:
-        said.append(f"the ladder has one model, {ladder.rungs[0].name!r}: there is nothing to choose")
-    return said + list(ladder.notes)
+    if len(rungs) == 1:
+        said.append(f"the ladder has one model, {rungs[0].name!r}: there is nothing to choose")
+    return said + list(dominated(rungs).values())

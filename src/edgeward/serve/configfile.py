@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from edgeward.errors import ConfigError, nearest
 from edgeward.serve.config import BoxConfig
+from edgeward.serve.modelconfig import LONGEST_RUNG, TOGETHER
 
 __all__ = ["load_config", "parse_config"]
 
@@ -138,15 +139,26 @@ def _sentence(problem: Any) -> str:
         return f"{where}: this key is required"
     if problem["type"] in ("tuple_type", "list_type"):
         return f"{where}: write a list, each item on a line that begins with '- '"
-    if problem["type"] == "string_pattern_mismatch":
-        together = ", or several names with '+' between" if location[0] == "ladders" and "models" in location else ""
-        return f"{where}: {problem['input']!r} is not a name; use letters, digits, '_', '.', '-', at most 64{together}"
+    rung = location[:1] == ["ladders"] and "models" in location
+    if problem["type"] == "string_pattern_mismatch" or (rung and problem["type"] == "string_too_long"):
+        return f"{where}: {_misnamed(problem['input'], rung)}"
     if problem["type"] in ("model_type", "model_attributes_type"):
         return f"{where}: write keys with values below it; see edgeward serve --schema"
     message = problem["msg"].removeprefix("Value error, ").replace(" tuple", " list").replace("Tuple ", "a list ")
     given = problem.get("input")
     shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
     return f"{where}: {message}{shown}" if where else f"{message}{shown}"
+
+
+def _misnamed(text: str, rung: bool) -> str:
+    """What is wrong with a name; that of a rung may be several with '+' between."""
+    long = next((part for part in (text.split(TOGETHER) if rung else [text]) if len(part) > 64), None)
+    if long is not None:
+        return f"the name {long[:64]!r}... has {len(long)} characters; use at most 64"
+    if rung and len(text) > LONGEST_RUNG:
+        return f"the names in {text[:64]!r}... have {len(text)} characters together; use at most {LONGEST_RUNG}"
+    together = f", or several names with {TOGETHER!r} between" if rung else ""
+    return f"{text!r} is not a name; use letters, digits, '_', '.', '-', at most 64{together}"
 
 
 def _is_union_tag(part: Any) -> bool:

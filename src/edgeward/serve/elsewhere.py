@@ -12,6 +12,7 @@ hold better.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean, pvariance
 
@@ -22,19 +23,29 @@ __all__ = ["elsewhere"]
 
 ALONE, FUSED = 0.07, 0.025
 """Standard deviation, in logarithms, by which a rung's accuracy in one scene differs from what others promised, less
-what all rungs have in common: of single models, and of two together. Measured on thirds of PETS and TUD."""
-LEAST = 0.01
+what all rungs have in common: of single models, and of several together. Measured on thirds of PETS and TUD."""
+LEAST = 0.05
+"""Of an accuracy: who finds less of a size does not see it at all."""
 
 
 def elsewhere(ladder: Ladder) -> Ladder:
     """The ladder with the accuracies to be expected of it in another scene."""
-    logs = {rung.name: math.log(max(rung.mean, LEAST)) for rung in ladder.rungs}
-    middle, spread = fmean(logs.values()), pvariance(logs.values())
-    if not spread:
-        return ladder
-    rungs = []
-    for rung in ladder.rungs:
+    columns = [_drawn(figures, ladder) for figures in zip(*(rung.accuracy for rung in ladder.rungs), strict=True)]
+    rows = zip(*columns, strict=True)
+    return replace(
+        ladder, rungs=tuple(replace(rung, accuracy=row) for rung, row in zip(ladder.rungs, rows, strict=True))
+    )
+
+
+def _drawn(figures: Sequence[float], ladder: Ladder) -> list[float]:
+    """The accuracies of all rungs for one size, drawn towards their mean; those that find next to nothing stay."""
+    logs = [math.log(figure) for figure in figures if figure > LEAST]
+    if len(logs) < 2 or not (spread := pvariance(logs)):
+        return list(figures)
+    middle, found = fmean(logs), []
+    for figure, rung in zip(figures, ladder.rungs, strict=True):
         doubt = FUSED if TOGETHER in rung.name else ALONE
-        factor = math.exp((middle - logs[rung.name]) * doubt**2 / (spread + doubt**2))
-        rungs.append(replace(rung, accuracy=tuple(min(figure * factor, 1.0) for figure in rung.accuracy)))
-    return replace(ladder, rungs=tuple(rungs))
+        kept = spread / (spread + doubt**2)
+        drawn = math.exp(middle + kept * (math.log(figure) - middle)) if figure > LEAST else figure
+        found.append(min(drawn, 1.0))
+    return found

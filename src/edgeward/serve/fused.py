@@ -12,7 +12,7 @@ that takes as long, and hold no memory beyond their own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edgeward.errors import ConfigError, ModelError, nearest
@@ -27,7 +27,7 @@ from edgeward.vision.fusion import fused
 from edgeward.vision.labels import relabelled
 from edgeward.vision.results import Detections
 
-__all__ = ["FusedModel", "check_members", "fused_model", "with_fused"]
+__all__ = ["FusedModel", "check_members", "fused_model", "heard_from", "with_fused"]
 
 FAINT = 0.5
 """Share of the least confidence from which a member's box has a say: fainter ones hardly move a mean."""
@@ -49,7 +49,7 @@ class FusedModel(ServedModel):
 
     def floors(self, confidence: float) -> list[float]:
         """The least score of each member that matters for fused boxes of this confidence."""
-        return [score_of(FAINT * confidence, each.certainty) for each in self.dialects]
+        return heard_from(confidence, [each.certainty for each in self.dialects])
 
     def fused(self, answers: Sequence[Detections], confidence: float) -> Detections:
         """The members' answers for one picture as one, without boxes fainter than `confidence`."""
@@ -60,6 +60,11 @@ class FusedModel(ServedModel):
             ]
         )
         return boxes[boxes.confidence >= confidence]
+
+
+def heard_from(confidence: float, certainties: Iterable[tuple[float, float]]) -> list[float]:
+    """The least score with which a member's box has a say in fused ones of this confidence. certainties: by member."""
+    return [score_of(FAINT * confidence, certainty) for certainty in certainties]
 
 
 def with_fused(config: BoxConfig, models: Mapping[str, ServedModel]) -> dict[str, ServedModel]:

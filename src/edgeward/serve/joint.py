@@ -22,6 +22,8 @@ import numpy.typing as npt
 
 from edgeward.errors import BudgetError, ConfigError
 from edgeward.serve.ages import age_means, oldest, own_frame_means
+from edgeward.serve.members import member_bytes
+from edgeward.serve.modelconfig import members_of
 from edgeward.serve.selection import Selector
 from edgeward.units import format_bytes
 
@@ -82,9 +84,13 @@ class _Problem:
         pairs = list(zip(self.cameras, self.options, strict=True))
         self._seconds = [np.array([camera.latency.seconds[name] for name in names]) for camera, names in pairs]
         self.periods = np.array([_period(camera) for camera in self.cameras])
-        known = {name: camera.ladder.rung(name).bytes for camera, names in pairs for name in names}
-        self._models = list(known)
-        self._bytes = np.array(list(known.values()), np.float64)
+        known = {name: camera.ladder.rung(name) for camera, names in pairs for name in names}
+        sizes = member_bytes(known.values())
+        self._models = list(sizes)
+        self._bytes = np.array(list(sizes.values()), np.float64)
+        self._members = [
+            np.array([[each in members_of(name) for each in sizes] for name in names]) for _, names in pairs
+        ]
         # All other turns lie between those with everybody's fastest model and with everybody's slowest.
         ends = np.array([[each.min() for each in self._seconds], [each.max() for each in self._seconds]])
         first, last = _steps(_turns(ends, self.periods))
@@ -112,9 +118,8 @@ class _Problem:
     def bytes(self, rows: IntArray) -> FloatArray:
         """Of the models together, one that several cameras use once: [n]."""
         used = np.zeros((len(rows), len(self._models)), np.bool_)
-        for place, options in enumerate(self.options):
-            number = np.array([self._models.index(name) for name in options])
-            used[np.arange(len(rows)), number[rows[:, place]]] = True
+        for place, members in enumerate(self._members):
+            used |= members[rows[:, place]]
         return np.asarray(used @ self._bytes)
 
     def totals(self, rows: IntArray) -> FloatArray:

@@ -18,6 +18,7 @@ from types import MappingProxyType
 import numpy as np
 
 from edgeward.serve.certainty import certain, fitted
+from edgeward.serve.fused import heard_from
 from edgeward.serve.ladder import Rung
 from edgeward.serve.modelconfig import TOGETHER, members_of
 from edgeward.serve.sampling import Picture
@@ -98,17 +99,20 @@ def fused_rung(
 ) -> Rung:
     """What several models, ONE+TWO, find together: they take as long as all of them, and the fusing of their boxes.
 
-    tensors: bytes in memory of each model, by tensor.
+    Boxes too faint to have a say in the box that runs them have none here. tensors: bytes in memory of each model, by
+    tensor.
     """
     members = [rungs[member] for member in members_of(name)]
     taken: list[float] = []
+    floors = heard_from(judge.confidence, [member.certainty for member in members])
 
     def together(answers: Sequence[Sequence[Detections]]) -> list[Detections]:
         """What is found on each picture, from what each member found on it."""
         made = []
         for each in zip(*answers, strict=True):
+            heard = [boxes[boxes.confidence >= floor] for boxes, floor in zip(each, floors, strict=True)]
             began = time.perf_counter()
-            made.append(fused([certain(boxes, member.certainty) for boxes, member in zip(each, members, strict=True)]))
+            made.append(fused([certain(boxes, member.certainty) for boxes, member in zip(heard, members, strict=True)]))
             taken.append(time.perf_counter() - began)
         return made
 
@@ -122,15 +126,26 @@ def fused_rung(
 
 
 def worth_fusing(
-    judge: Judge, rungs: Mapping[str, Rung], found: Mapping[str, Findings], listed: Sequence[Rung]
+    judge: Judge,
+    rungs: Mapping[str, Rung],
+    found: Mapping[str, Findings],
+    listed: Sequence[Rung],
+    tensors: Mapping[str, Mapping[str, int]] = NOTHING,
+    memory: int | None = None,
 ) -> tuple[str, ...]:
-    """Which two models together would find more than any rung that takes no longer, in words; the best ones."""
+    """Which two models together would find more than any rung that takes no longer, in words; the best ones.
+
+    rungs: of the models. listed: rungs of several that the ladder has. tensors: bytes of each model, by tensor.
+    memory: bytes that a rung may hold; None for any.
+    """
     have = [*rungs.values(), *listed]
     known = {frozenset(members_of(rung.name)) for rung in listed}
     pairs = [pair for pair in itertools.combinations(rungs, 2) if frozenset(pair) not in known]
     gains = []
     for pair in pairs:
-        rung = fused_rung(TOGETHER.join(pair), judge, rungs, found)
+        rung = fused_rung(TOGETHER.join(pair), judge, rungs, found, tensors)
+        if memory is not None and rung.bytes > memory:
+            continue
         rival = max((other for other in have if other.seconds <= rung.seconds), key=lambda other: other.mean)
         if rung.mean > WORTH * rival.mean:
             gains.append((rung.mean - rival.mean, rung, rival))

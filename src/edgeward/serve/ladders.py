@@ -14,6 +14,7 @@ from edgeward.serve.actions import Choose
 from edgeward.serve.choice import Answer, Choice, Look
 from edgeward.serve.choosers import AnyChooser
 from edgeward.serve.events import Failed, Inferred, Second
+from edgeward.serve.modelconfig import members_of
 from edgeward.serve.state import CameraState, QueryState, State
 from edgeward.vision.results import Detections, Result, result_from_json
 
@@ -86,9 +87,16 @@ def learned(state: State, event: Inferred, took_ns: int) -> State:
 
 
 def disappointed(state: State, event: Failed) -> State:
-    """After a model failed: it leaves the ladders; who only looked with it goes back."""
+    """After a model failed: it and what it is a part of leave the ladders; who only looked with it goes back."""
     now = to_seconds(state.now_ns)
-    changed = _told(state.queries, event.model, lambda chooser: chooser.failed(event.model, now, event.error))
+
+    def gone(rung: str) -> Callable[[AnyChooser], AnyChooser]:
+        return lambda chooser: chooser.failed(rung, now, event.error)
+
+    changed = dict(state.queries)
+    for rung in sorted({name for query in changed.values() for name in query.spec.ladder}):
+        if rung == event.model or event.model in members_of(rung):
+            changed |= _told(changed, rung, gone(rung))
     back = {
         name: replace(query, chosen=query.after, after="", also=())
         for name, query in changed.items()

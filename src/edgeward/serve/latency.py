@@ -31,17 +31,19 @@ LATELY = 2.0
 class Latency:
     """seconds: estimated seconds of one inference, by model. ran: when each ended last, absent if it never ran.
 
-    varies: share by which a latency is longer or shorter than estimated, at most MOST.
+    varies: share by which a latency is longer or shorter than estimated, at most MOST. steady: weight of a new
+    difference in its moving average; 0, as in logs of before it was measured, to keep it.
     """
 
     seconds: Mapping[str, float]
     ran: Mapping[str, float] = field(default_factory=dict)
     varies: float = VARIES
+    steady: float = 0.0
 
     @classmethod
     def nominal(cls, seconds: Mapping[str, float]) -> Self:
         """As calibrated on the idle device."""
-        return cls(dict(seconds))
+        return cls(dict(seconds), steady=STEADY)
 
     def observed(self, name: str, seconds: float | None, now: float) -> Self:
         """After `name` took so many seconds, until `now`; None when they say nothing of what it takes else.
@@ -59,6 +61,6 @@ class Latency:
         varies = self.varies
         if name in fresh:
             differs = DIFFERS * abs(seconds / self.seconds[name] - 1)
-            varies += STEADY * (min(differs, MOST) - varies)
+            varies += self.steady * (min(differs, MOST) - varies)
         scaled = {other: value * common for other, value in self.seconds.items()} | {name: new}
-        return type(self)(scaled, ran, varies)
+        return replace(self, seconds=scaled, ran=ran, varies=varies)

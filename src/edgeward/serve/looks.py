@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from edgeward.serve.ladder import Rung
+from edgeward.serve.members import held_bytes, missing_seconds
 
 if TYPE_CHECKING:
     from edgeward.serve.selection import Selector
@@ -66,10 +67,10 @@ def price(selector: Selector, rung: Rung, resident: Collection[str]) -> float:
     cost = max(seconds, 1 / selector.rules.fps) * max(worse, CHEAPEST) + seconds * max(held, 0.0)
     cost *= _sharing(selector)
     if rung.name not in resident:
-        cost += rung.load_seconds
-        active, memory = selector.ladder.rung(selector.active), selector.rules.memory
-        if memory is not None and active.bytes + rung.bytes > memory:
-            cost += active.load_seconds  # it has to make room, and to come back
+        ladder, memory = selector.ladder, selector.rules.memory
+        cost += missing_seconds(ladder, rung.name, resident)
+        if memory is not None and held_bytes(ladder, (selector.active, rung.name)) > memory:
+            cost += ladder.rung(selector.active).load_seconds  # it has to make room, and to come back
     return cost
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = [
+    "LONGEST_RUNG",
     "TOGETHER",
     "GuardConfig",
     "InputConfig",
@@ -26,10 +27,14 @@ __all__ = [
 ]
 
 Name = Annotated[str, Field(pattern=r"^[\w.\-]{1,64}$", description="letters, digits, '_', '.', '-'; at most 64")]
+LONGEST_RUNG = 512
+"""Characters of all the names of a rung together."""
 Rung = Annotated[
     str,
     Field(
-        max_length=512, pattern=r"^[\w.\-]+(\+[\w.\-]+)*$", description="a model's name, or several with '+' between"
+        max_length=LONGEST_RUNG,
+        pattern=r"^[\w.\-]{1,64}(\+[\w.\-]{1,64})*$",
+        description="a model's name, or several with '+' between",
     ),
 ]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
@@ -159,6 +164,9 @@ class LadderConfig(Section):
         for place, (name, members) in enumerate(zip(self.models, rungs, strict=True)):
             if len(members) < len(members_of(name)):
                 raise ValueError(f"{name!r} holds a model twice; name each once")
+            first = self.models[rungs.index(members)]
+            if first != name:
+                raise ValueError(f"{first!r} and {name!r} are the same models; keep one of the two")
             if members in rungs[:place]:
                 raise ValueError(f"model {name!r} is listed twice")
         return self

@@ -27,6 +27,7 @@ from edgeward.serve.evidence import Drift, Evidence, expected_area
 from edgeward.serve.ladder import Ladder, Rung, dominated
 from edgeward.serve.latency import Latency
 from edgeward.serve.looks import candidate, left_after
+from edgeward.serve.members import missing_seconds
 from edgeward.serve.rules import Out, Rules
 from edgeward.serve.sizes import SizeHistogram, counts, size_bins, sizes
 from edgeward.serve.staleness import FloatArray, Retention, matched
@@ -229,7 +230,7 @@ class Selector(Chooser):
         """Share of the horizon that is left after a switch to this rung."""
         if rung.name == self.active or rung.name in resident:
             return 1.0
-        return max(1 - rung.load_seconds / self.rules.horizon, 0.0)
+        return max(1 - missing_seconds(self.ladder, rung.name, resident) / self.rules.horizon, 0.0)
 
     def _ages(self, name: str, cycle: float | None, wait: float = 0.0) -> Ages:
         """Ages in frames of the boxes on screen."""

@@ -84,10 +84,11 @@ export function memory() {
   const bar = byId("memory-bar");
   return {
     update(report) {
-      const { budget_bytes: budget, resident_bytes: resident, shares, process_bytes: process } = report.memory;
+      const { budget_bytes: budget, resident_bytes: resident, process_bytes: process } = report.memory;
+      const shares = report.memory.shares.filter((share) => share.bytes > 0);
       const whole = Math.max(budget, resident, 1);
       const index = new Map(report.models.map((model, i) => [model.name, i]));
-      sync(bar, shares.filter((share) => share.bytes > 0), (share) => share.model,
+      sync(bar, shares, (share) => share.model,
         () => el("span", { class: "share" }),
         (node, share) => {
           node.style.width = `${(100 * share.bytes) / whole}%`;
