@@ -3,7 +3,8 @@
     python benchmarks/select/live.py --full
 
 One arm after another plays the recordings at their own pace, pinned to one core; 0, 1 or 2 busy loops on that core make
-about 1x, 2x and 3x. The ladder is calibrated on the last third of each recording, played are the first seconds of it.
+about 1x, 2x and 3x. The ladder is calibrated on the last third of each recording, played are the first seconds
+of PETS, and twice the first two thirds of TUD.
 Then the box's loop runs again on the virtual clock, with the arrivals and the median latencies of that very run's log.
 """
 

@@ -5,7 +5,7 @@
 
 Weighted boxes fusion after Solovyev, Wang and Gabruseva ("Weighted boxes fusion: ensembling boxes from different object
 detection models", Image and Vision Computing, 2021). Boxes are grouped around the most certain ones, as non-maximum
-suppression does it, instead of around the running mean: one table of overlaps is enough.
+suppression does it, instead of around the running mean: overlaps are worked out once.
 """
 
 from __future__ import annotations

@@ -38,8 +38,7 @@ def nms(xyxy: Floats, confidence: Floats, class_id: Integers, iou: float) -> Int
     Greedy and exact: a box goes when it overlaps a kept one of its class by more than `iou` (intersection
     over union). xyxy [n, 4], confidence [n], class_id [n], all finite. Fast where boxes lie apart, as few pairs of a
     class share a column, and where most suppress each other; the worst case are n boxes that share a column and are
-    all kept: n squared comparisons. Memory grows with the
-    pairs compared, at most n squared / 8.
+    all kept: n squared comparisons. Memory grows with the pairs compared, at most n squared / 8.
     """
     order = np.argsort(-confidence, kind="stable")
     if len(order) < 2:
