@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 
 import numpy as np
 from film import judge
@@ -19,7 +20,7 @@ from recorded import Held, Recording
 
 from edgeward.serve.certainty import certain, fitted
 from edgeward.serve.ladder import Ladder, Rung
-from edgeward.serve.modelconfig import members_of
+from edgeward.serve.modelconfig import looks_of, members_of
 from edgeward.serve.sizetable import object_sizes, size_edges, size_table, static_iou
 from edgeward.vision.fusion import fused
 from edgeward.vision.metrics.overlap import overlap
@@ -54,6 +55,7 @@ def calibrated(
                 static_iou=jitter,
                 certainty=certainty,
                 fit=fit,
+                parts=tuple(turns(name, seconds).values()),
             )
         )
     return Ladder("bench", ("person",), edges, tuple(rungs))
@@ -76,7 +78,16 @@ def comparable(recording: Recording, ladder: Ladder) -> Recording:
     """The recording with probabilities for scores, under a name of its own."""
     scales = {rung.name: rung.certainty for rung in ladder.rungs}
     boxes = {name: tuple(certain(each, scales[name]) for each in found) for name, found in recording.boxes.items()}
-    return replace(recording, name=f"{recording.name} {hash(ladder):x}", boxes=boxes)
+    return replace(recording, name=f"{recording.name} {hash(ladder):x}", boxes=boxes, certainty=scales)
+
+
+def turns(name: str, seconds: Mapping[str, float]) -> dict[str, float]:
+    """Seconds of a turn of each model that takes turns on a rung: its own, and what is left of the mean; else none."""
+    if looks_of(name) == 1:
+        return {}
+    members = members_of(name)
+    fusing = max(seconds[name] - fmean(seconds[member] for member in members), 0.0)
+    return {member: seconds[member] + fusing for member in members}
 
 
 def thirds(recording: Recording, third: int) -> tuple[range, list[range]]:

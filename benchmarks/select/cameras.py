@@ -20,12 +20,12 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from calibrated import calibrated, comparable, thirds  # noqa: E402
+from calibrated import thirds  # noqa: E402
 from costs import Machine  # noqa: E402
 from film import Film, Piece, Shown  # noqa: E402
 from harness import row, shared_data  # noqa: E402
-from recorded import Recording, measured, recordings  # noqa: E402
-from regimes import LOADS, NOT_HELD_OUT, QUICK, ours  # noqa: E402
+from recorded import FUSED, Recording, measured, recordings  # noqa: E402
+from regimes import LOADS, NOT_HELD_OUT, QUICK, Fold, ours  # noqa: E402
 from video import play_cameras  # noqa: E402
 
 from edgeward.serve.choosers import AnyChooser  # noqa: E402
@@ -35,13 +35,13 @@ from edgeward.serve.rivals import Fixed  # noqa: E402
 
 def four(films: Mapping[str, Recording], third: int, seconds: Mapping[str, float]) -> tuple[Ladder, dict[str, Film]]:
     """The ladder calibrated on one third of the recordings, and the cameras with the others."""
-    ladder = calibrated({film: thirds(film, third)[0] for film in films.values()}, seconds)
-    pets, tud = (comparable(films[name], ladder) for name in ("PETS", "TUD"))
+    fold = Fold.of(films, third, seconds)
+    pets, tud = (fold.judged[name] for name in ("PETS", "TUD"))
     frames = np.concatenate([np.array(part) for part in thirds(pets, third)[1]])
     first, second = np.array_split(frames, 2)
     street = [Piece(tud, part.start, part.stop) for part in thirds(tud, third)[1]]
     mixed = [piece for chunk in np.split(first, range(80, len(first), 80)) for piece in (*_runs(pets, chunk), *street)]
-    return ladder, {
+    return fold.ladder, {
         "gate": Film.of(_runs(pets, first)),
         "yard": Film.of(_runs(pets, second), begin=0.061),
         "street": Film.of(street * 9, begin=0.013),
@@ -59,7 +59,7 @@ def rows(full: bool, shared: Path | None) -> list[dict[str, Any]]:
     """Mean streaming AP of four cameras: the joint choice against the best single model under either policy."""
     if shared is None:
         return [row("select.cameras", "needs the real test data", baseline="", ours=None, unit="", note="no data")]
-    films, seconds = recordings(shared), measured(shared)
+    films, seconds, single = recordings(shared), measured(shared, FUSED), measured(shared)
     parts = [four(films, third, seconds) for third in range(3 if full else 1)]
     found = []
     for regime in LOADS if full else QUICK:
@@ -67,7 +67,7 @@ def rows(full: bool, shared: Path | None) -> list[dict[str, Any]]:
         for ladder, cameras in parts:
             for name, precision in _played(ladder, cameras, Machine(seconds, LOADS[regime])).items():
                 table.setdefault(name, []).append(precision)
-        found += _regime_rows(regime, table, tuple(seconds))
+        found += _regime_rows(regime, table, tuple(single))
     return found
 
 
@@ -84,7 +84,7 @@ def _played(ladder: Ladder, cameras: Mapping[str, Film], machine: Machine) -> di
 
 def _regime_rows(regime: str, table: Mapping[str, list[float]], names: tuple[str, ...]) -> list[dict[str, Any]]:
     means = {name: statistics.mean(each) for name, each in table.items()}
-    noted = ", ".join(f"{name} {value:.3f}" for name, value in means.items() if name in (*names, "ours"))
+    noted = ", ".join(f"{name} {value:.3f}" for name, value in means.items() if "," not in name)
     rows = []
     for kind, policy in (("best_single", ""), ("best_single_fifo", ", first come first served")):
         best = max((name + policy for name in names), key=means.__getitem__)

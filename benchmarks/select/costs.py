@@ -12,17 +12,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from calibrated import turns
 from film import Film
 
 from edgeward.clock import to_ns, to_seconds
 from edgeward.serve.actions import Infer, Load, Wait
 from edgeward.serve.analysis import Analysis
+from edgeward.serve.certainty import UNCHANGED, Dialect
 from edgeward.serve.config import QueryConfig
 from edgeward.serve.events import Decided, FrameArrived, Inferred, Second
+from edgeward.serve.inturn import Turns
+from edgeward.serve.modelconfig import looks_of
 from edgeward.serve.simulate import Costs, Outcome, ending
 from edgeward.vision.frames import Frame
 from edgeward.vision.results import Detections
 
+PERSON = ("person",)
 LoadAt = Callable[[float], float]
 """Factor on every latency at a moment, seconds."""
 
@@ -40,9 +45,9 @@ class Machine:
     load_seconds: Mapping[str, float] = field(default_factory=dict)
     memory: int | None = None
 
-    def took(self, model: str, now: float) -> float:
-        """Seconds of an answer that begins now."""
-        return self.seconds[model] * self.load(now)
+    def took(self, model: str, now: float, part: str = "") -> float:
+        """Seconds of an answer that begins now; part: of models in turn, whose turn it is."""
+        return (turns(model, self.seconds)[part] if part else self.seconds[model]) * self.load(now)
 
 
 class FilmCosts(Costs):
@@ -54,7 +59,11 @@ class FilmCosts(Costs):
     def __init__(self, films: Mapping[str, Film], machine: Machine, query: QueryConfig) -> None:
         self._films, self._machine = films, machine
         named = {name: query.model_copy(update={"camera": name, "name": name}) for name in films}
-        self._analyses = {name: Analysis(each, ("person",)) for name, each in named.items()}
+        dialects = {name: Dialect(PERSON) for name in machine.seconds}
+        certainty = next(iter(films.values())).frames[0][0].certainty
+        dialects |= {name: Dialect(PERSON, certainty.get(name, UNCHANGED)) for name in dialects if looks_of(name) > 1}
+        self._analyses = {name: Analysis(each, PERSON, dialects) for name, each in named.items()}
+        self._turns = Turns()
 
     def outcome(self, decided: Decided) -> Outcome | None:
         match decided.action:
@@ -71,23 +80,35 @@ class FilmCosts(Costs):
     def _inferred(self, decided: Decided, action: Infer) -> Inferred:
         now, also = decided.time_ns, []
         for model in action.also:
-            took = self._took(model, now, action.batch)
+            part = self._part(model, action)
+            took = self._took(model, now, action.batch, part)
             seen = [
-                self._analyses[job.camera].seen(self._found(model, job.camera, job.frame), model) for job in action.jobs
+                self._analyses[job.camera].seen(
+                    self._frame(job.camera, job.frame), self._found(part or model, job.camera, job.frame), model, part
+                )
+                for job in action.jobs
             ]
-            also.append(Second(model, took, tuple(each.to_json() for each in seen)))
+            also.append(Second(model, took, tuple(each.to_json() for each in seen), part=part))
             now += took
-        now += self._took(action.model, now, action.batch)
+        part = self._part(action.model, action)
+        now += self._took(action.model, now, action.batch, part)
         results, expected = [], []
         for job in action.jobs:
-            analysis, boxes = self._analyses[job.camera], self._found(action.model, job.camera, job.frame)
-            results.append(analysis.take(self._frame(job.camera, job.frame), boxes, action.model).to_json())
+            analysis, boxes = self._analyses[job.camera], self._found(part or action.model, job.camera, job.frame)
+            results.append(analysis.take(self._frame(job.camera, job.frame), boxes, action.model, part).to_json())
             expected.append(None if analysis.expected is None else analysis.expected.to_json())
         known = tuple(expected) if any(expected) else ()
-        return Inferred(now, decided.number, action.model, action.jobs, tuple(results), tuple(also), known)
+        return Inferred(now, decided.number, action.model, action.jobs, tuple(results), tuple(also), known, True, part)
 
-    def _took(self, model: str, now_ns: int, batch: int) -> int:
-        return to_ns(self._machine.took(model, to_seconds(now_ns))) * batch
+    def _part(self, model: str, action: Infer) -> str:
+        """Of models in turn, whose turn it is."""
+        camera = action.jobs[0].camera
+        due = self._turns.due(model, camera)
+        self._turns.looked(due, camera)
+        return "" if due == model else due
+
+    def _took(self, model: str, now_ns: int, batch: int, part: str) -> int:
+        return to_ns(self._machine.took(model, to_seconds(now_ns), part)) * batch
 
     def _found(self, model: str, camera: str, frame: int) -> Detections:
         recording, index = self._films[camera].frames[frame]

@@ -44,7 +44,7 @@ from edgeward.serve.config import QueryConfig  # noqa: E402
 from edgeward.serve.events import Event, FrameArrived, Inferred  # noqa: E402
 from edgeward.serve.ladder import save_ladder  # noqa: E402
 from edgeward.serve.log import read_log  # noqa: E402
-from edgeward.serve.modelconfig import TOGETHER, members_of  # noqa: E402
+from edgeward.serve.modelconfig import members_of  # noqa: E402
 from edgeward.serve.policies import policy_named  # noqa: E402
 from edgeward.serve.rivals import Fixed  # noqa: E402
 from edgeward.serve.simulate import outside, pairs, simulate  # noqa: E402
@@ -134,7 +134,7 @@ def _clips(data: Path, films: Mapping[str, Recording], folder: Path, seconds: fl
 def _arms(fold: Fold, clips: Sequence[Clip], seconds: Mapping[str, float], full: bool) -> dict[str, Arm]:
     """Ours, the two models that are best on the virtual clock over all loads, TOD, Chameleon."""
     pieces = [Piece(clip.recording, 0, clip.frames) for clip in clips]
-    single = [name for name in seconds if TOGETHER not in name]
+    single = [name for name in seconds if len(members_of(name)) == 1]
     worth = {
         name: statistics.mean(
             play(Film.of(pieces), Fixed(name), Machine(seconds, lambda time, load=load: load)).precision()

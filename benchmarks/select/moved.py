@@ -25,7 +25,7 @@ from recorded import FUSED, Recording, measured, recordings  # noqa: E402
 from regimes import LOADS, NOT_HELD_OUT, Fold, Seconds, ours  # noqa: E402
 from video import MOVED, TRACKED, play  # noqa: E402
 
-from edgeward.serve.modelconfig import TOGETHER  # noqa: E402
+from edgeward.serve.modelconfig import members_of  # noqa: E402
 from edgeward.serve.rivals import Fixed  # noqa: E402
 
 Table = dict[str, dict[str, list[Shown]]]
@@ -71,7 +71,7 @@ def _mixed(table: Table) -> dict[str, list[float]]:
 
 def _regime_rows(regime: str, figures: Mapping[str, list[float]], seconds: Seconds) -> list[dict[str, Any]]:
     means = {name: statistics.mean(each) for name, each in figures.items()}
-    best = max((name for name in seconds if TOGETHER not in name), key=means.__getitem__)
+    best = max((name for name in seconds if len(members_of(name)) == 1), key=means.__getitem__)
     rows = []
     for kind, rival in (("best_fixed", best), ("not_moved", STILL)):
         gains = [100 * (a / b - 1) for a, b in zip(figures[OURS], figures[rival], strict=True)]

@@ -16,7 +16,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import av
@@ -30,16 +30,17 @@ from harness import device, interleaved, versions  # noqa: E402
 
 from edgeward.serve.fused import fused_model  # noqa: E402
 from edgeward.serve.ladder import Ladder, Rung  # noqa: E402
-from edgeward.serve.modelconfig import ModelConfig  # noqa: E402
+from edgeward.serve.modelconfig import ModelConfig, looks_of, members_of  # noqa: E402
 from edgeward.serve.models import ServedModel, StoredModel, default_cache, resolve_model  # noqa: E402
 from edgeward.serve.runner import Runner  # noqa: E402
+from edgeward.vision.fusion import fused_in_turn  # noqa: E402
 from edgeward.vision.results import Detections  # noqa: E402
 from edgeward.vision.truth import Truth, load_truth  # noqa: E402
 from edgeward.weights.store import WeightStore  # noqa: E402
 
 KEPT = HERE.parent / "results"
-FUSED = ("fast+center320", "nano320+center320")
-"""Rungs of two models: one that takes less than the larger detectors, and one that finds more than any of them."""
+FUSED = ("fast+center320", "nano320+center320", "fast~nano320", "nano320~center320", "nano~center")
+"""Rungs of two models, together or in turn: some that take less than the larger detectors, some that find more than any."""
 CONFIDENCE = 0.05
 """Least score of a box; the precision-recall curve needs the faint ones, too."""
 REPEATS = 41
@@ -49,7 +50,10 @@ PETS_FPS, TUD_FPS = 7.0, 25.0
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """A video: what is really in it, and what each rung finds in every frame. fps: of the scene itself."""
+    """A video: what is really in it, and what each rung finds in every frame. fps: of the scene itself.
+
+    certainty: what makes probabilities of the scores that models in turn give.
+    """
 
     name: str
     fps: float
@@ -57,6 +61,7 @@ class Recording:
     height: int
     truth: Truth
     boxes: Mapping[str, tuple[Detections, ...]]
+    certainty: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def configs(data: Path) -> dict[str, ModelConfig]:
@@ -129,9 +134,14 @@ def measured(data: Path, fused: Sequence[str] = ()) -> dict[str, float]:
         runner.load(name)
 
     def run(name: str) -> float:
-        begin = time.perf_counter()
-        runner.infer(name, [runner.prepare(name, picture)], CONFIDENCE)
-        return time.perf_counter() - begin
+        """In turn: the mean of a turn of each model."""
+        begin, found = time.perf_counter(), []
+        if looks_of(name) == 1:
+            runner.infer(name, [runner.prepare(name, picture)], CONFIDENCE)
+        for member in members_of(name) if looks_of(name) > 1 else ():
+            found += runner.infer(member, [runner.prepare(member, picture)], CONFIDENCE)
+            fused_in_turn(found)
+        return (time.perf_counter() - begin) / looks_of(name)
 
     taken = interleaved({name: lambda name=name: run(name) for name in models}, REPEATS)
     runner.close()

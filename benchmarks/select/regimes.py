@@ -35,7 +35,7 @@ from video import play  # noqa: E402
 from edgeward.serve.choosers import AnyChooser  # noqa: E402
 from edgeward.serve.elsewhere import elsewhere  # noqa: E402
 from edgeward.serve.ladder import Ladder  # noqa: E402
-from edgeward.serve.modelconfig import TOGETHER  # noqa: E402
+from edgeward.serve.modelconfig import members_of  # noqa: E402
 from edgeward.serve.rivals import Fixed, Oracle, Periodic, Random, RoundRobin, Thresholds  # noqa: E402
 from edgeward.serve.rules import Rules  # noqa: E402
 from edgeward.serve.selection import Selector  # noqa: E402
@@ -81,7 +81,7 @@ class Fold:
         held: Mapping[str, Held] | None = None,
     ) -> Fold:
         """seconds: of the rungs; of several models, ONE+TWO, what they find together is worked out."""
-        single = {name: each for name, each in seconds.items() if TOGETHER not in name}
+        single = {name: each for name, each in seconds.items() if len(members_of(name)) == 1}
         ladder = calibrated({film: thirds(film, third)[0] for film in films.values()}, single, held)
         if len(single) < len(seconds):
             films = {name: fused_boxes(film, ladder, seconds.keys() - single.keys()) for name, film in films.items()}
@@ -189,7 +189,7 @@ def regime_rows(table: Played, names: tuple[str, ...], label: str) -> list[dict[
     for regime, each in figures.items():
         means = {name: statistics.mean(values) for name, values in each.items()}
         best = max(names, key=means.__getitem__)
-        together = max((name for name in means if TOGETHER in name or name in names), key=means.__getitem__)
+        together = max((name for name in means if len(members_of(name)) > 1 or name in names), key=means.__getitem__)
         noted = ", ".join(f"{name} {value:.3f}" for name, value in means.items())
         bars = {best: ">= 4" if regime == "mixed" else ">= 0", "TOD-like": ">= 0", "Chameleon-like": ">= 0"}
         kinds = {together: "best_fixed_rung", best: "best_fixed"}

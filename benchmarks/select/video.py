@@ -18,6 +18,7 @@ from edgeward.clock import NS, to_seconds
 from edgeward.serve.choosers import AnyChooser
 from edgeward.serve.config import QueryConfig
 from edgeward.serve.events import Event, FrameArrived, Inferred
+from edgeward.serve.modelconfig import looks_of
 from edgeward.serve.policies import policy_named
 from edgeward.serve.simulate import Simulated, simulate
 from edgeward.serve.state import ModelSpec, QuerySpec, State
@@ -56,10 +57,11 @@ def on_screen(run: Simulated, camera: str, film: Film, query: QueryConfig) -> Sh
     """What a camera's screen showed in a run of the box."""
     sources, boxes = screened(run.events, camera, Forecast.start() if query.forecast else None)
     rest = len(film.times) - len(sources)
+    in_turn = any(looks_of(name) > 1 for name, _ in filter(None, sources))
     return Shown(
         film,
         (*sources, *[None] * rest),
-        (*boxes, *[NOTHING] * rest) if query.tracker else None,
+        (*boxes, *[NOTHING] * rest) if query.tracker or in_turn else None,
         run.state.queries[camera].skipped,
     )
 

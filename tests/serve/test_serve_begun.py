@@ -179,7 +179,7 @@ class Paced(Chooser):
     def observe(self, result, now, seconds):
         return Paced((*self.told, (result.rung, seconds)))
 
-    def paced(self, name, seconds, now):
+    def paced(self, name, seconds, now, part=""):
         return Paced((*self.told, (name, seconds)))
 
 

@@ -333,14 +333,18 @@ def test_two_that_err_on_different_objects_are_worth_fusing():
     judge = judge_of(SCENE)
     found = {"left": found_by([[LARGE]] * 60), "right": found_by([[FAR]] * 60)}
     rungs = rungs_of(judge, found)
-    [advice] = worth_fusing(judge, rungs, found, ())
-    made = fused_rung("left+right", judge, rungs, found)
-    assert made.mean > 0.9 > 1.5 * max(rung.mean for rung in rungs.values())
-    assert "'left+right' would be better than 'left'" in advice
-    assert f"a mean of {made.mean:.3f}, not {rungs['left'].mean:.3f}" in advice
-    assert "models" in advice
-    for known in ("left+right", "right+left"):
-        assert worth_fusing(judge, rungs, found, [replace(made, name=known)]) == (), "it is on the ladder already"
+    advice = worth_fusing(judge, rungs, found, ())
+    assert len(advice) == 2
+    for name, other, text in zip(("left+right", "left~right"), ("right+left", "right~left"), advice, strict=True):
+        made = fused_rung(name, judge, rungs, found)
+        assert made.mean > 0.9 > 1.5 * max(rung.mean for rung in rungs.values())
+        assert f"{name!r} would be better than 'left'" in text
+        assert f"a mean of {made.mean:.3f}, not {rungs['left'].mean:.3f}" in text
+        assert "models" in text
+        for known in (name, other):
+            left = worth_fusing(judge, rungs, found, [replace(made, name=known, seconds=9.0)])
+            assert f"{name!r} would" not in " ".join(left), "it is on the ladder already"
+            assert len(left) == 1
 
 
 def test_one_that_finds_nothing_is_worth_no_fusing():
@@ -357,7 +361,7 @@ def test_one_that_alone_finds_as_much_in_no_more_time_leaves_nothing_to_advise()
     rungs = rungs_of(judge, found)
     assert worth_fusing(judge, rungs, found, ()) == ()
     slow = rungs | {"whole": replace(rungs["whole"], seconds=1.0)}
-    assert [text.split()[0] for text in worth_fusing(judge, slow, found, ())] == ["'left+right'"]
+    assert [text.split()[0] for text in worth_fusing(judge, slow, found, ())] == ["'left+right'", "'left~right'"]
 
 
 def test_two_of_which_neither_is_ever_sure_may_be_sure_together():
@@ -370,8 +374,8 @@ def test_two_of_which_neither_is_ever_sure_may_be_sure_together():
     found = {name: found_by([[LARGE, *wrong]] * 60, 0.5) for name, wrong in zip(("one", "two"), others, strict=True)}
     rungs = rungs_of(judge, found)
     assert [rung.mean for rung in rungs.values()] == [0, 0]
-    [advice] = worth_fusing(judge, rungs, found, ())
-    assert "not 0.000" in advice
+    advice = worth_fusing(judge, rungs, found, ())
+    assert ["not 0.000" in text for text in advice] == [True, True]
 
 
 def test_what_a_fused_rung_costs_is_what_its_members_cost():
@@ -383,6 +387,11 @@ def test_what_a_fused_rung_costs_is_what_its_members_cost():
     assert 0.04 <= made.seconds < 0.1, "and the fusing of their boxes"
     assert made.load_seconds == pytest.approx(0.2)
     assert made.bytes == 130, "what they share is held once"
+    turns = fused_rung("left~right", judge, rungs, found, tensors)
+    assert turns.accuracy == made.accuracy, "what a part of it loses by being older is not told here"
+    assert 0.02 <= turns.seconds < 0.05
+    assert turns.seconds == pytest.approx(sum(turns.parts) / 2)
+    assert (turns.load_seconds, turns.bytes) == (made.load_seconds, made.bytes)
 
 
 def test_a_pair_that_cannot_be_held_is_not_advised():
@@ -390,7 +399,7 @@ def test_a_pair_that_cannot_be_held_is_not_advised():
     found = {"left": found_by([[LARGE]] * 60), "right": found_by([[FAR]] * 60)}
     rungs, tensors = rungs_of(judge, found), {"left": {"stem": 40, "left": 60}, "right": {"stem": 40, "right": 30}}
     assert worth_fusing(judge, rungs, found, (), tensors, memory=129) == ()
-    assert len(worth_fusing(judge, rungs, found, (), tensors, memory=130)) == 1
+    assert len(worth_fusing(judge, rungs, found, (), tensors, memory=130)) == 2
 
 
 def test_boxes_too_faint_for_the_box_have_no_say_in_a_fused_rung():

@@ -62,7 +62,7 @@ def calibrate(
     from edgeward.serve.calibrate import calibrate as calibrated
     from edgeward.serve.configfile import load_config
     from edgeward.serve.ladder import save_ladder
-    from edgeward.serve.modelconfig import TOGETHER
+    from edgeward.serve.modelconfig import members_of
     from edgeward.serve.sampling import chosen_frames, frame_counts, sampled
     from edgeward.weights.session import best_provider
 
@@ -84,7 +84,7 @@ def calibrate(
         settings = Settings(
             labels, device_name(best_provider(box.budget.device), threads), threads,
             _least(queries) if confidence is None else confidence,
-            fused=tuple(name for name in rungs if TOGETHER in name), listed=rungs, memory=box.budget.memory,
+            fused=tuple(name for name in rungs if len(members_of(name)) > 1), listed=rungs, memory=box.budget.memory,
             truth=bool(truth), reference=reference, expected=sum(map(len, chosen)), progress=progress, note=note,
         )  # fmt: skip
         made = calibrated(models, sampled(clips, chosen, labels), settings)
@@ -143,7 +143,7 @@ def _models(box: BoxConfig, entry: LadderConfig) -> tuple[dict[str, ServedModel]
     """The ladder's models, a portfolio's variants each on its own, and the names of its rungs."""
     from edgeward.serve.answering import ladder_members, ladder_models, with_variants
     from edgeward.serve.fused import check_members
-    from edgeward.serve.modelconfig import TOGETHER
+    from edgeward.serve.modelconfig import members_of
     from edgeward.serve.models import default_cache
     from edgeward.serve.wiring import no_plans, resolve
     from edgeward.weights.session import best_provider
@@ -160,7 +160,7 @@ def _models(box: BoxConfig, entry: LadderConfig) -> tuple[dict[str, ServedModel]
     found = with_variants(box, found)
     rungs = ladder_models(entry, found)
     for name in rungs:
-        if TOGETHER in name:
+        if len(members_of(name)) > 1:
             check_members(name, found)
     return {name: found[name] for name in ladder_members(entry, found)}, rungs
 

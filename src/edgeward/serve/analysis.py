@@ -14,16 +14,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeward.errors import ConfigError, nearest
-from edgeward.serve.certainty import UNCHANGED, certain, score_of
+from edgeward.serve.certainty import Dialect, score_of
 from edgeward.serve.config import QueryConfig
+from edgeward.serve.fused import heard_from
+from edgeward.serve.inturn import Looks
 from edgeward.vision.forecast import Forecast
 from edgeward.vision.frames import Frame
-from edgeward.vision.labels import relabelled
 from edgeward.vision.results import Classification, Detections, FloatArray, Result
 from edgeward.vision.tracking import ByteTracker
 from edgeward.vision.zones import Zone, ZoneCounter
 
-__all__ = ["Analysis", "Dialect", "Happening"]
+__all__ = ["Analysis", "Happening"]
 
 TRACKING_FLOOR = 0.1
 """ByteTrack's second association needs the faint boxes too (Zhang et al., ECCV 2022, section 3)."""
@@ -40,14 +41,6 @@ class Happening:
     box: FloatArray | None
 
 
-@dataclass(frozen=True)
-class Dialect:
-    """labels: the class names of a model. certainty: what makes its scores comparable with those of others."""
-
-    labels: tuple[str, ...]
-    certainty: tuple[float, float] = UNCHANGED
-
-
 class Analysis:
     """The part of one query that comes after the model. Used by one thread; counts may be read by any.
 
@@ -61,6 +54,7 @@ class Analysis:
         self.query = query
         self.labels = labels
         self._dialects = dialects or {}
+        self._looks = Looks(self._dialects, labels)
         self.expected: Detections | None = None
         self._forecast = Forecast.start() if query.forecast else None
         self.confidence_floor = min(query.confidence, TRACKING_FLOOR) if query.tracker else query.confidence
@@ -86,25 +80,28 @@ class Analysis:
             taken.append(self._happenings.popleft())
         return taken
 
-    def take(self, frame: Frame, answer: Result, model: str = "") -> Result:
-        """The query's result for `frame`, for which `model` answered `answer`."""
-        seen = self.seen(answer, model)
+    def take(self, frame: Frame, answer: Result, model: str = "", part: str = "") -> Result:
+        """The query's result for `frame`, for which `model` answered `answer`; of models in turn, `part` did."""
+        seen = self.seen(frame, answer, model, part)
         return self._take_detections(frame, seen) if isinstance(seen, Detections) else seen
 
-    def floor(self, model: str) -> float:
-        """The least score of `model` that matters here."""
+    def floor(self, model: str, part: str = "") -> float:
+        """The least score of `model` that matters here; of models in turn, that of the one whose turn it is."""
         dialect = self._dialects.get(model)
-        return self.confidence_floor if dialect is None else score_of(self.confidence_floor, dialect.certainty)
+        least = self.confidence_floor if dialect is None else score_of(self.confidence_floor, dialect.certainty)
+        if part in ("", model):
+            return least
+        return heard_from(least, [self._dialects[part].certainty])[0]
 
     def forecast(self, time: float) -> Detections | None:
         """Where the newest boxes should be at a frame's time; None for a query that does not forecast."""
         forecast = self._forecast
         return None if forecast is None else forecast.at(time)
 
-    def seen(self, answer: Result, model: str) -> Result:
+    def seen(self, frame: Frame, answer: Result, model: str, part: str = "") -> Result:
         """What a model that was only compared found, as it would be a result."""
         if isinstance(answer, Detections):
-            return self._kept(answer, model)
+            return self._kept(self._looks.joined(model, part or model, answer, frame), model)
         if isinstance(answer, Classification):
             kept = answer.confidence >= self.query.confidence
             if self._wanted is not None:
@@ -115,8 +112,7 @@ class Analysis:
     def _kept(self, boxes: Detections, model: str) -> Detections:
         """The boxes that the query is about."""
         if model in self._dialects:
-            dialect = self._dialects[model]
-            boxes = certain(relabelled(boxes, dialect.labels, self.labels), dialect.certainty)
+            boxes = self._dialects[model].understood(boxes, self.labels)
         keep = boxes.confidence >= self.confidence_floor
         if self._wanted is not None:
             keep &= np.isin(boxes.class_id, self._wanted)

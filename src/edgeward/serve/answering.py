@@ -12,13 +12,14 @@ from dataclasses import dataclass, field, replace
 
 from edgeward.errors import BudgetError, ConfigError, nearest
 from edgeward.profile.machine import machine
-from edgeward.serve.analysis import Dialect
+from edgeward.serve.certainty import Dialect
 from edgeward.serve.choosers import AnyChooser, chooser_for
 from edgeward.serve.config import BoxConfig, QueryConfig
 from edgeward.serve.elsewhere import elsewhere
+from edgeward.serve.fused import FusedModel
 from edgeward.serve.guard import Guard
 from edgeward.serve.ladder import AGAIN, Ladder, load_ladder
-from edgeward.serve.modelconfig import TOGETHER, GuardConfig, LadderConfig, members_of
+from edgeward.serve.modelconfig import GuardConfig, LadderConfig, members_of
 from edgeward.serve.models import ServedModel
 from edgeward.serve.portfolio import PortfolioModel
 from edgeward.serve.state import ModelSpec, union_bytes
@@ -96,10 +97,13 @@ def with_variants(config: BoxConfig, models: Mapping[str, ServedModel]) -> dict[
 
 
 def ladder_models(ladder: LadderConfig, models: Mapping[str, ServedModel]) -> tuple[str, ...]:
-    """The names of the rungs of a ladder; a portfolio's variants are called MODEL.VARIANT, models together ONE+TWO."""
+    """The names of the rungs of a ladder; a portfolio's variants are called MODEL.VARIANT.
+
+    Those of several models are ONE+TWO, together, and ONE~TWO, in turn.
+    """
     found: list[str] = []
     for name in ladder.models:
-        whole = TOGETHER in name or (name in models and not isinstance(models[name], PortfolioModel))
+        whole = len(members_of(name)) > 1 or (name in models and not isinstance(models[name], PortfolioModel))
         found += [name] if whole else [other for other in models if other.startswith(f"{name}.")]
     return tuple(found)
 
@@ -200,10 +204,18 @@ def _chosen(
         alone = (f"{names[0]!r} is its only model: nothing is to be chosen",) if len(names) == 1 else ()
         silent = _silent(query, calibrated, [models[name].card.labels for name in ladder_members(ladder, models)])
         notes = tuple(f"ladder {ladder.name!r}: {note}" for note in (*alone, *silent, *elsewhere(calibrated).notes))
-        dialects = {rung.name: Dialect(models[rung.name].card.labels, rung.certainty) for rung in calibrated.rungs}
+        dialects = _members_dialects(models, names) | {
+            rung.name: Dialect(models[rung.name].card.labels, rung.certainty) for rung in calibrated.rungs
+        }
         return Answering(names, calibrated.labels, "detection", chooser, dialects, notes)
     except (ConfigError, BudgetError) as error:
         raise type(error)(f"ladder {ladder.name!r}: {error}") from error
+
+
+def _members_dialects(models: Mapping[str, ServedModel], names: Sequence[str]) -> dict[str, Dialect]:
+    """How to understand the models of which several are one rung."""
+    several = [model for name in names if isinstance(model := models[name], FusedModel)]
+    return {member: each for model in several for member, each in zip(model.members, model.dialects, strict=True)}
 
 
 def _silent(query: QueryConfig, ladder: Ladder, known: Sequence[tuple[str, ...]]) -> tuple[str, ...]:

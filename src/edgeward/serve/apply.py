@@ -25,6 +25,7 @@ from edgeward.serve.events import (
     Waited,
 )
 from edgeward.serve.ladders import disappointed, in_charge, learned, looked
+from edgeward.serve.modelconfig import looks_of
 from edgeward.serve.state import CameraState, ModelSpec, ModelState, QueryState, Running, State, union_bytes
 from edgeward.serve.watch import watched, worse
 
@@ -181,7 +182,7 @@ def _inferred(event: Inferred, state: State) -> State:
     after = replace(state, queries=queries, models=models, processor=None, busy_ns=state.busy_ns + seconds_ns)
     taught = learned(after, event, seconds_ns)
     names = (event.model, *(second.model for second in event.also))
-    warm = {name: replace(taught.models[name], cold=False) for name in names}
+    warm = {name: replace(ran, cold=max(ran.cold - 1, 0)) for name in names if (ran := taught.models[name])}
     return replace(taught, models={**taught.models, **warm})
 
 
@@ -197,7 +198,7 @@ def _loaded(event: Loaded, state: State) -> State:
         used_ns=event.time_ns,
         load_ns=_smoothed(model.load_ns or None, seconds_ns),
         loads=model.loads + 1,
-        cold=True,
+        cold=looks_of(event.model),
     )
     fading = 1 - SMOOTHING
     return replace(

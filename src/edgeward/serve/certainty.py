@@ -11,14 +11,16 @@ machines", 1999), which never changes the order of one detector's boxes.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from edgeward.vision.labels import relabelled
 from edgeward.vision.results import Detections
 
-__all__ = ["UNCHANGED", "certain", "fitted", "score_of"]
+__all__ = ["UNCHANGED", "Dialect", "certain", "fitted", "score_of"]
 
 FloatArray = npt.NDArray[np.float64]
 UNCHANGED = (1.0, 0.0)
@@ -29,6 +31,18 @@ PRIOR = 0.01
 """Strength with which a fit on few boxes is drawn towards UNCHANGED."""
 LEAST_SLOPE = 0.05
 STEPS = 50
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """labels: the class names of a model. certainty: what makes its scores comparable with those of others."""
+
+    labels: tuple[str, ...]
+    certainty: tuple[float, float] = UNCHANGED
+
+    def understood(self, boxes: Detections, labels: Sequence[str]) -> Detections:
+        """The boxes with the classes of `labels`, and with probabilities for scores."""
+        return certain(relabelled(boxes, self.labels, labels), self.certainty)
 
 
 def certain(boxes: Detections, slope_offset: tuple[float, float]) -> Detections:

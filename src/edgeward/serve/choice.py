@@ -40,7 +40,7 @@ class Answer:
     """What a rung found in the frame that was captured at `captured` seconds.
 
     expected: where the boxes of the answer before are shown by then, when they are moved. cold: whether it is the
-    rung's first since it was loaded, which takes longer than the next.
+    rung's first since it was loaded, which takes longer than the next. part: of models in turn, the one that looked.
     """
 
     rung: str
@@ -48,6 +48,7 @@ class Answer:
     found: Found
     expected: Boxes | None = None
     cold: bool = False
+    part: str = ""
 
     @property
     def boxes(self) -> Detections:
@@ -103,13 +104,13 @@ class Chooser(ABC):
         """After an answer that took `seconds` of computing was there at `now`."""
         return self
 
-    def paced(self, name: str, seconds: float, now: float) -> Self:
-        """After `name` took `seconds` for somebody else's frame, until `now`."""
+    def paced(self, name: str, seconds: float, now: float, part: str = "") -> Self:
+        """After `name` took `seconds` for somebody else's frame, until `now`; part: as of `Answer`."""
         return self
 
-    def unseen(self, name: str, seconds: float, now: float) -> Self:
+    def unseen(self, name: str, seconds: float, now: float, part: str = "") -> Self:
         """After an answer whose content is not known, as in a replay that went another way."""
-        return self.paced(name, seconds, now)
+        return self.paced(name, seconds, now, part)
 
     def failed(self, name: str, now: float, why: str) -> Self:
         """After a rung could not answer."""

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from edgeward.errors import ConfigError, nearest
 from edgeward.serve.config import BoxConfig
-from edgeward.serve.modelconfig import LONGEST_RUNG, TOGETHER
+from edgeward.serve.modelconfig import IN_TURN, LONGEST_RUNG, TOGETHER
 
 __all__ = ["load_config", "parse_config"]
 
@@ -151,13 +151,14 @@ def _sentence(problem: Any) -> str:
 
 
 def _misnamed(text: str, rung: bool) -> str:
-    """What is wrong with a name; that of a rung may be several with '+' between."""
-    long = next((part for part in (text.split(TOGETHER) if rung else [text]) if len(part) > 64), None)
+    """What is wrong with a name; that of a rung may be several with '+' or '~' between."""
+    parts = text.replace(IN_TURN, TOGETHER).split(TOGETHER) if rung else [text]
+    long = next((part for part in parts if len(part) > 64), None)
     if long is not None:
         return f"the name {long[:64]!r}... has {len(long)} characters; use at most 64"
     if rung and len(text) > LONGEST_RUNG:
         return f"the names in {text[:64]!r}... have {len(text)} characters together; use at most {LONGEST_RUNG}"
-    together = f", or several names with {TOGETHER!r} between" if rung else ""
+    together = f", or several names, all with {TOGETHER!r} or all with {IN_TURN!r} between" if rung else ""
     return f"{text!r} is not a name; use letters, digits, '_', '.', '-', at most 64{together}"
 
 

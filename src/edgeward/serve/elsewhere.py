@@ -5,8 +5,8 @@
 Which of several detectors comes out best on some pictures is partly luck of these pictures: elsewhere the best one is
 rather worse than measured, the worst one rather better. What is measured is therefore drawn towards the mean, the more
 the less rungs differ (an empirical Bayes estimate after Efron and Morris, "Data analysis using Stein's estimator and
-its generalizations", JASA, 1975). Models that answer together, ONE+TWO, make up for each other, so that their figures
-hold better.
+its generalizations", JASA, 1975). Models that answer together or in turn make up for each other: their
+figures hold better.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from dataclasses import replace
 from statistics import fmean, pvariance
 
 from edgeward.serve.ladder import Ladder
-from edgeward.serve.modelconfig import TOGETHER
+from edgeward.serve.modelconfig import members_of
 
 __all__ = ["elsewhere"]
 
 ALONE, FUSED = 0.07, 0.025
 """Standard deviation, in logarithms, by which a rung's accuracy in one scene differs from what others promised, less
-what all rungs have in common: of single models, and of several together. Measured on thirds of PETS and TUD."""
+what all rungs have in common: of single models, and of several. Measured on thirds of PETS and TUD."""
 LEAST = 0.05
 """Of an accuracy: who finds less of a size does not see it at all."""
 
@@ -44,7 +44,7 @@ def _drawn(figures: Sequence[float], ladder: Ladder) -> list[float]:
         return list(figures)
     middle, found = fmean(logs), []
     for figure, rung in zip(figures, ladder.rungs, strict=True):
-        doubt = FUSED if TOGETHER in rung.name else ALONE
+        doubt = FUSED if len(members_of(rung.name)) > 1 else ALONE
         kept = spread / (spread + doubt**2)
         drawn = math.exp(middle + kept * (math.log(figure) - middle)) if figure > LEAST else figure
         found.append(min(drawn, 1.0))

@@ -73,13 +73,14 @@ class Decided:
 class Second:
     """What another model said of the same pictures (see `Infer.also`), and the nanoseconds it took.
 
-    whole: as of `Inferred`.
+    whole, part: as of `Inferred`.
     """
 
     model: str
     took_ns: int
     results: tuple[dict[str, Any], ...] = ()
     whole: bool = True
+    part: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,7 @@ class Inferred:
 
     expected: of queries that forecast, where the boxes of the answer before were shown at the frame's time.
     whole: False when another model had done a part of the work before, so that it took less than it does alone.
+    part: of models in turn, the one that looked.
     """
 
     time_ns: int
@@ -98,6 +100,7 @@ class Inferred:
     also: tuple[Second, ...] = ()
     expected: tuple[dict[str, Any] | None, ...] = ()
     whole: bool = True
+    part: str = ""
     kind: Literal["inferred"] = "inferred"
 
 

@@ -7,7 +7,8 @@
     runner.load("nano+center")               # of what either has in memory already nothing is loaded again
 
 Two detectors of different make hardly ever err alike. Where there is time for both, they find more than a larger one
-that takes as long, and hold no memory beyond their own.
+that takes as long, and hold no memory beyond their own. Where there is not they may look in turn, ONE~TWO (see
+`edgeward.serve.inturn`).
 """
 
 from __future__ import annotations
@@ -16,15 +17,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edgeward.errors import ConfigError, ModelError, nearest
-from edgeward.serve.analysis import Dialect
-from edgeward.serve.certainty import certain, score_of
+from edgeward.serve.certainty import Dialect, score_of
 from edgeward.serve.config import BoxConfig
 from edgeward.serve.ladder import AGAIN, Ladder, load_ladder
-from edgeward.serve.modelconfig import TOGETHER, members_of
+from edgeward.serve.modelconfig import looks_of, members_of
 from edgeward.serve.models import Engine, ServedModel
 from edgeward.serve.portfolio import PortfolioModel
 from edgeward.vision.fusion import fused
-from edgeward.vision.labels import relabelled
 from edgeward.vision.results import Detections
 
 __all__ = ["FusedModel", "check_members", "fused_model", "heard_from", "with_fused"]
@@ -35,7 +34,7 @@ FAINT = 0.5
 
 @dataclass(frozen=True)
 class FusedModel(ServedModel):
-    """What several models find together. It has no engine of its own: the runner runs those of its members.
+    """What several models find together, or in turn. It has no engine of its own: the runner runs those of its members.
 
     members: names of served models. dialects: how to understand each. tensors: those of all members.
     """
@@ -54,10 +53,7 @@ class FusedModel(ServedModel):
     def fused(self, answers: Sequence[Detections], confidence: float) -> Detections:
         """The members' answers for one picture as one, without boxes fainter than `confidence`."""
         boxes = fused(
-            [
-                certain(relabelled(answer, each.labels, self.card.labels), each.certainty)
-                for answer, each in zip(answers, self.dialects, strict=True)
-            ]
+            [each.understood(answer, self.card.labels) for answer, each in zip(answers, self.dialects, strict=True)]
         )
         return boxes[boxes.confidence >= confidence]
 
@@ -74,7 +70,7 @@ def with_fused(config: BoxConfig, models: Mapping[str, ServedModel]) -> dict[str
     """
     found: dict[str, ServedModel] = dict(models)
     for entry in config.ladders:
-        names = [name for name in entry.models if TOGETHER in name]
+        names = [name for name in entry.models if len(members_of(name)) > 1]
         try:
             ladder = load_ladder(entry.calibration) if names else None
             for name in names:
@@ -91,7 +87,7 @@ def with_fused(config: BoxConfig, models: Mapping[str, ServedModel]) -> dict[str
 
 
 def check_members(name: str, models: Mapping[str, ServedModel]) -> None:
-    """Raise ConfigError unless all that ONE+TWO holds are whole detectors. models: after `with_variants`."""
+    """Raise ConfigError unless all that ONE+TWO or ONE~TWO holds are whole detectors. models: after `with_variants`."""
     for member in members_of(name):
         model = models.get(member)
         if model is None or isinstance(model, PortfolioModel):  # one on a ladder has given way to its variants
@@ -119,4 +115,6 @@ def fused_model(name: str, models: Mapping[str, ServedModel], ladder: Ladder) ->
     dialects = [Dialect(part.card.labels, ladder.rung(part.name).certainty) for part in parts]
     tensors = {tensor: size for part in parts for tensor, size in part.tensors.items()}
     card = parts[0].card.model_copy(update={"labels": ladder.labels})
-    return FusedModel(name, card, min(part.max_batch for part in parts), tensors, members, tuple(dialects))
+    # Whose turn it is differs from camera to camera: models in turn take one picture at a time.
+    most = 1 if looks_of(name) > 1 else min(part.max_batch for part in parts)
+    return FusedModel(name, card, most, tensors, members, tuple(dialects))

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from edgeward.errors import BudgetError, ConfigError
 from edgeward.serve.ages import age_means, oldest, own_frame_means
 from edgeward.serve.members import member_bytes
-from edgeward.serve.modelconfig import members_of
+from edgeward.serve.modelconfig import looks_of, members_of
 from edgeward.serve.selection import Selector
 from edgeward.units import format_bytes
 
@@ -63,10 +63,18 @@ class _Worth:
         )
         curves = camera.curves(options, np.arange(oldest(late, span, wait, camera.latency.varies) + 1.0))
         which = np.repeat(np.arange(len(options)), len(spans))
-        if camera.rules.own_frame:
-            found = own_frame_means(curves, which, late, span)
-        else:
-            found = age_means(curves, which, late, span, wait, camera.latency.varies)
+        looks = np.repeat([looks_of(name) for name in options], len(spans))
+        found = np.zeros(len(which))
+        # What models in turn show was found in as many looks, each a turn before the next.
+        for look in range(looks.max()):
+            rows = np.flatnonzero(looks > look)
+            cases = curves, which[rows], late[rows], span[rows]
+            behind = look * np.maximum(np.maximum(span, late), 1.0)[rows]
+            if camera.rules.own_frame:
+                found[rows] += own_frame_means(*cases, behind)
+            else:
+                found[rows] += age_means(*cases, wait[rows], camera.latency.varies, behind)
+        found /= looks
         self.at_turn, self.at_wait = np.split(found.reshape(len(options), -1), [len(turns)], axis=1)
 
 

@@ -12,7 +12,7 @@ import itertools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median
 from types import MappingProxyType
 
 import numpy as np
@@ -20,7 +20,7 @@ import numpy as np
 from edgeward.serve.certainty import certain, fitted
 from edgeward.serve.fused import heard_from
 from edgeward.serve.ladder import Rung
-from edgeward.serve.modelconfig import TOGETHER, members_of
+from edgeward.serve.modelconfig import IN_TURN, TOGETHER, looks_of, members_of
 from edgeward.serve.sampling import Picture
 from edgeward.serve.sizetable import fit_of, size_table, static_iou
 from edgeward.units import format_seconds
@@ -34,6 +34,7 @@ __all__ = ["Findings", "Judge", "fused_rung", "worth_fusing"]
 WORTH = 1.02
 """Times the accuracy of every model that takes no longer: less is hardly told from chance."""
 ADVISED = 2
+"""Pairs of each kind."""
 NOTHING: Mapping[str, Mapping[str, int]] = MappingProxyType({})
 
 
@@ -57,15 +58,27 @@ class Judge:
     edges: tuple[float, ...]
     confidence: float
 
-    def rung(self, name: str, found: Findings, seconds: float, load_seconds: float, tensors: Mapping[str, int]) -> Rung:
-        """What a ladder says of a model that costs so much and found this. tensors: bytes in memory by tensor."""
+    def rung(
+        self,
+        name: str,
+        found: Findings,
+        seconds: float | tuple[float, ...],
+        load_seconds: float,
+        tensors: Mapping[str, int],
+    ) -> Rung:
+        """What a ladder says of a model that costs so much and found this.
+
+        seconds: of models in turn those of each. tensors: bytes in memory by tensor.
+        """
         certainty = self._certainty(found.judged)
         shown = [self._shown(boxes, certainty) for boxes in found.judged]
         accuracy = size_table(dict(enumerate(shown)), self.truth, self.edges)
         if found.boxes is not found.judged:
             shown = [self._shown(boxes, certainty) for boxes in found.boxes]
         jitter, fit, held = static_iou(self._pairs(shown)), fit_of(shown, self.truth), sum(tensors.values())
-        return Rung(name, accuracy, seconds, load_seconds, held, jitter, certainty, fit)
+        parts = seconds if isinstance(seconds, tuple) else ()
+        mean = fmean(seconds) if isinstance(seconds, tuple) else seconds
+        return Rung(name, accuracy, mean, load_seconds, held, jitter, certainty, fit, parts)
 
     def _certainty(self, boxes: Sequence[Detections]) -> tuple[float, float]:
         """What makes a model's scores probabilities that a box is right."""
@@ -97,8 +110,10 @@ def fused_rung(
     found: Mapping[str, Findings],
     tensors: Mapping[str, Mapping[str, int]] = NOTHING,
 ) -> Rung:
-    """What several models, ONE+TWO, find together: they take as long as all of them, and the fusing of their boxes.
+    """What several models find together, ONE+TWO, or in turn, ONE~TWO.
 
+    Together they take as long as all of them, in turn as long as one of them on average, and the fusing of their boxes.
+    In turn they find the same, but a part of it is older when it is shown (see `edgeward.serve.selection`).
     Boxes too faint to have a say in the box that runs them have none here. tensors: bytes in memory of each model, by
     tensor.
     """
@@ -121,8 +136,10 @@ def fused_rung(
     mirrored = any(part.judged is not part.boxes for part in parts)
     both = Findings(judged, together([part.boxes for part in parts]) if mirrored else judged)
     held = {tensor: size for member in members for tensor, size in tensors.get(member.name, {}).items()}
-    seconds = sum(member.seconds for member in members) + median(taken)
-    return judge.rung(name, both, seconds, sum(member.load_seconds for member in members), held)
+    loads, fusing = sum(member.load_seconds for member in members), median(taken)
+    together_seconds = sum(member.seconds for member in members) + fusing
+    in_turn = tuple(member.seconds + fusing for member in members)
+    return judge.rung(name, both, in_turn if looks_of(name) > 1 else together_seconds, loads, held)
 
 
 def worth_fusing(
@@ -133,24 +150,37 @@ def worth_fusing(
     tensors: Mapping[str, Mapping[str, int]] = NOTHING,
     memory: int | None = None,
 ) -> tuple[str, ...]:
-    """Which two models together would find more than any rung that takes no longer, in words; the best ones.
+    """Which two models together or in turn would find more than any rung that takes no longer, in words; the best.
 
     rungs: of the models. listed: rungs of several that the ladder has. tensors: bytes of each model, by tensor.
     memory: bytes that a rung may hold; None for any.
     """
-    have = [*rungs.values(), *listed]
-    known = {frozenset(members_of(rung.name)) for rung in listed}
-    pairs = [pair for pair in itertools.combinations(rungs, 2) if frozenset(pair) not in known]
-    gains = []
-    for pair in pairs:
-        rung = fused_rung(TOGETHER.join(pair), judge, rungs, found, tensors)
-        if memory is not None and rung.bytes > memory:
-            continue
-        rival = max((other for other in have if other.seconds <= rung.seconds), key=lambda other: other.mean)
-        if rung.mean > WORTH * rival.mean:
-            gains.append((rung.mean - rival.mean, rung, rival))
-    return tuple(
-        f"{rung.name!r} would be better than {rival.name!r}: a mean of {rung.mean:.3f}, not {rival.mean:.3f}, in "
-        f"{format_seconds(rung.seconds)} a frame; list it among the ladder's models to have it"
-        for _, rung, rival in sorted(gains, key=lambda each: -each[0])[:ADVISED]
-    )
+    known = {(looks_of(rung.name), frozenset(members_of(rung.name))) for rung in listed}
+    said: list[str] = []
+    for mark, condition in ((TOGETHER, ""), (IN_TURN, ", as long as objects move little from one frame to the next")):
+        names = [mark.join(pair) for pair in itertools.combinations(rungs, 2)]
+        unknown = [name for name in names if (looks_of(name), frozenset(members_of(name))) not in known]
+        made = [fused_rung(name, judge, rungs, found, tensors) for name in unknown]
+        fitting = [rung for rung in made if memory is None or rung.bytes <= memory]
+        said += [
+            f"{rung.name!r} would be better than {rival.name!r}: a mean of {rung.mean:.3f}, not {rival.mean:.3f}, in "
+            f"{format_seconds(rung.seconds)} a frame{condition}; list it among the ladder's models to have it"
+            for rung, rival in _worth([*rungs.values(), *listed], fitting)
+        ]
+    return tuple(said)
+
+
+def _worth(have: Sequence[Rung], offered: Sequence[Rung]) -> list[tuple[Rung, Rung]]:
+    """Of the rungs on offer the best ones, one after another, each with the best that takes no longer."""
+    found: list[tuple[Rung, Rung]] = []
+    while len(found) < ADVISED:
+        with_found = [*have, *(rung for rung, _ in found)]
+        rivals = [
+            (rung, max((each for each in with_found if each.seconds <= rung.seconds), key=lambda each: each.mean))
+            for rung in offered
+        ]
+        better = [(rung, rival) for rung, rival in rivals if rung.mean > WORTH * rival.mean]
+        if not better:
+            break
+        found.append(max(better, key=lambda each: (each[0].mean - each[1].mean, -each[0].seconds)))
+    return found

@@ -21,6 +21,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from edgeward.errors import ConfigError, nearest
 from edgeward.profile.file import replace_text
 from edgeward.serve.certainty import UNCHANGED
+from edgeward.serve.modelconfig import looks_of
 
 __all__ = ["FORMAT", "Ladder", "Rung", "dominated", "load_ladder", "save_ladder"]
 
@@ -37,7 +38,8 @@ class Rung:
     the idle device. load_seconds: until it can answer when it is not in memory. bytes: in memory. static_iou: mean
     overlap of its boxes of an object that does not move in two frames; they jitter. certainty: slope and offset that
     make its scores comparable with those of other rungs (see `edgeward.serve.certainty`). fit: mean overlap of its
-    right boxes with their objects, over 0.5.
+    right boxes with their objects, over 0.5. parts: of models in turn, the seconds of each; `seconds` is
+    their mean.
 
     Raises ConfigError for a figure out of its range.
     """
@@ -52,10 +54,12 @@ class Rung:
     static_iou: float = 0.8
     certainty: tuple[float, float] = UNCHANGED
     fit: float = 0.75
+    parts: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "accuracy", tuple(self.accuracy))
         object.__setattr__(self, "certainty", tuple(self.certainty))
+        object.__setattr__(self, "parts", tuple(self.parts))
         if not self.name:
             raise ConfigError("a rung has no name; give each model of the ladder a name of its own")
         for figure in self.accuracy:
@@ -74,6 +78,12 @@ class Rung:
             raise ConfigError(f"rung {self.name!r}: static_iou {self.static_iou} is not over 0 and at most 1; {AGAIN}")
         if not 0.5 < self.fit <= 1:
             raise ConfigError(f"rung {self.name!r}: fit {self.fit} is not over 0.5 and at most 1; {AGAIN}")
+        turns = looks_of(self.name)
+        if len(self.parts) != (turns if turns > 1 else 0) or not all(0 < each < math.inf for each in self.parts):
+            raise ConfigError(
+                f"rung {self.name!r}: parts {self.parts}; models in turn have each one's seconds there, over 0, others "
+                f"nothing; {AGAIN}"
+            )
         slope, offset = self.certainty
         if not 0 < slope < math.inf or not math.isfinite(offset):
             raise ConfigError(
@@ -158,6 +168,7 @@ def dominated(rungs: Iterable[Rung]) -> dict[str, str]:
     """Rungs that can never be the best choice, with the reason in words.
 
     Such a rung is no more accurate in any bin, no faster and no smaller than another one; of equals the first stays.
+    Models in turn rule out nothing: a part of what they show is older, which their accuracies do not say.
     """
     rungs = sorted(rungs, key=lambda rung: rung.name)
     found: dict[str, str] = {}
@@ -208,7 +219,7 @@ def _beats(other: Rung, rung: Rung) -> bool:
     """Whether `other` is at least as good in everything, and better in something or first by name."""
     mine = (*rung.accuracy, -rung.seconds, -rung.bytes)
     theirs = (*other.accuracy, -other.seconds, -other.bytes)
-    at_least = all(a >= b for a, b in zip(theirs, mine, strict=True))
+    at_least = looks_of(other.name) == 1 and all(a >= b for a, b in zip(theirs, mine, strict=True))
     return at_least and (theirs != mine or other.name < rung.name)
 
 

@@ -64,25 +64,31 @@ def learned(state: State, event: Inferred, took_ns: int) -> State:
         return to_seconds(ns if known is None else known) / pictures
 
     alone = per_picture(event, max(took_ns - sum(second.took_ns for second in event.also), 1))
-    seen = {second.model: (per_picture(second, second.took_ns), second.results) for second in event.also}
-    seen[event.model] = alone, event.results
+    seen: dict[str, tuple[Inferred | Second, float]] = {
+        second.model: (second, per_picture(second, second.took_ns)) for second in event.also
+    }
+    seen[event.model] = event, alone
     for place, job in enumerate(event.jobs):
         query = queries[job.query]
         if query.chooser is not None:
             chooser = query.chooser
-            for model, (seconds, results) in seen.items():
-                found = _result(results, place)
+            for model, (ran, seconds) in seen.items():
+                found = _result(ran.results, place)
                 if found is None:
-                    chooser = chooser.unseen(model, seconds, now)
+                    chooser = chooser.unseen(model, seconds, now, ran.part)
                 else:
                     expected = _result(event.expected, place)
                     moved = expected if isinstance(expected, Detections) else None
-                    answer = Answer(model, to_seconds(job.arrived_ns), found, moved, model in cold)
+                    answer = Answer(model, to_seconds(job.arrived_ns), found, moved, model in cold, ran.part)
                     chooser = chooser.observe(answer, now, seconds)
             queries[job.query] = replace(query, chooser=chooser, chosen=query.after or query.chosen, after="")
     asked = {job.query for job in event.jobs}
     rest = {name: query for name, query in queries.items() if name not in asked}
-    others = {} if event.model in cold else _told(rest, event.model, lambda it: it.paced(event.model, alone, now))
+
+    def paced(chooser: AnyChooser) -> AnyChooser:
+        return chooser.paced(event.model, alone, now, event.part)
+
+    others = {} if event.model in cold else _told(rest, event.model, paced)
     return replace(state, queries={**queries, **others})
 
 

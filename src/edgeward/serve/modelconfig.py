@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = [
+    "IN_TURN",
     "LONGEST_RUNG",
     "TOGETHER",
     "GuardConfig",
@@ -23,6 +24,7 @@ __all__ = [
     "Name",
     "Seconds",
     "Section",
+    "looks_of",
     "members_of",
 ]
 
@@ -33,13 +35,15 @@ Rung = Annotated[
     str,
     Field(
         max_length=LONGEST_RUNG,
-        pattern=r"^[\w.\-]{1,64}(\+[\w.\-]{1,64})*$",
-        description="a model's name, or several with '+' between",
+        pattern=r"^[\w.\-]{1,64}((\+[\w.\-]{1,64})*|(~[\w.\-]{1,64})*)$",
+        description="a model's name, or several with '+' or '~' between",
     ),
 ]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 TOGETHER = "+"
 """Between the names of models that answer together."""
+IN_TURN = "~"
+"""Between the names of models that look at one frame after another."""
 PLAN_KEYS = ("network", "weights", "fleet", "profile", "certs", "standby")
 """Of a model's entry, what only a plan makes use of."""
 
@@ -138,7 +142,7 @@ class LadderConfig(Section):
     models: tuple[Rung, ...] = Field(
         min_length=1,
         description="names of models; one with a 'portfolio' stands for all its variants; ONE+TWO: what both find "
-        "together",
+        "together; ONE~TWO: what they find in turn, one on each frame",
     )
     calibration: Path = Field(description="what `edgeward serve calibrate` measured of them on this device")
     rule: Literal["precision", "thresholds", "periodic", "random", "round-robin"] = Field(
@@ -160,14 +164,14 @@ class LadderConfig(Section):
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:
-        rungs = [frozenset(members_of(name)) for name in self.models]
-        for place, (name, members) in enumerate(zip(self.models, rungs, strict=True)):
-            if len(members) < len(members_of(name)):
+        rungs = [(looks_of(name) > 1, frozenset(members_of(name))) for name in self.models]
+        for place, (name, rung) in enumerate(zip(self.models, rungs, strict=True)):
+            if len(rung[1]) < len(members_of(name)):
                 raise ValueError(f"{name!r} holds a model twice; name each once")
-            first = self.models[rungs.index(members)]
+            first = self.models[rungs.index(rung)]
             if first != name:
                 raise ValueError(f"{first!r} and {name!r} are the same models; keep one of the two")
-            if members in rungs[:place]:
+            if rung in rungs[:place]:
                 raise ValueError(f"model {name!r} is listed twice")
         return self
 
@@ -179,7 +183,12 @@ class LadderConfig(Section):
 
 def members_of(rung: str) -> tuple[str, ...]:
     """The names of the models that a rung consists of; of one model just its own."""
-    return tuple(rung.split(TOGETHER))
+    return tuple(rung.split(IN_TURN if IN_TURN in rung else TOGETHER))
+
+
+def looks_of(rung: str) -> int:
+    """How many looks, one after another, an answer of a rung consists of: more than one when its models take turns."""
+    return len(members_of(rung)) if IN_TURN in rung else 1
 
 
 def _located_network(network: str, base: Path) -> str:

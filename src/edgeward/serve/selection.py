@@ -28,6 +28,7 @@ from edgeward.serve.ladder import Ladder, Rung, dominated
 from edgeward.serve.latency import Latency
 from edgeward.serve.looks import candidate, left_after
 from edgeward.serve.members import missing_seconds
+from edgeward.serve.modelconfig import looks_of, members_of
 from edgeward.serve.rules import Out, Rules
 from edgeward.serve.sizes import SizeHistogram, counts, size_bins, sizes
 from edgeward.serve.staleness import FloatArray, Retention, matched
@@ -96,7 +97,8 @@ class Selector(Chooser):
         boxes = result.boxes[result.boxes.confidence >= rules.confidence]
         result = replace(result, found=boxes)
         elapsed = result.captured - self.last.captured if self.last else math.inf
-        latency = self.latency.observed(rung.name, None if result.cold else seconds, now)
+        taken = None if result.cold else _of_all(rung, result.part, seconds)
+        latency = self.latency.observed(rung.name, taken, now)
         if elapsed < 0:
             return replace(self, latency=latency)
         retention, anchor = self._moved(result)
@@ -142,10 +144,12 @@ class Selector(Chooser):
         retention = self.retention.repaced(fps / self.rules.fps) if fps != self.rules.fps else self.retention
         return replace(self, rules=rules, retention=retention)
 
-    def paced(self, name: str, seconds: float, now: float) -> Self:
+    def paced(self, name: str, seconds: float, now: float, part: str = "") -> Self:
         """Learns from what a rung took for another camera."""
-        known = any(rung.name == name for rung in self.ladder.rungs)
-        return replace(self, latency=self.latency.observed(name, seconds, now)) if known else self
+        rung = next((rung for rung in self.ladder.rungs if rung.name == name), None)
+        if rung is None:
+            return self
+        return replace(self, latency=self.latency.observed(name, _of_all(rung, part, seconds), now))
 
     def unlooking(self) -> Self:
         """The same without looks of other rungs, for as long as others need the processor more."""
@@ -167,14 +171,21 @@ class Selector(Chooser):
         cycle: seconds from one answer to the next, when the processor also works for others; its own latency else.
         """
         ages = self._ages(name, cycle, wait)
-        return float(self.precisions(name, ages.frames) @ ages.shares)
+        span = max(cycle or 0.0, self.latency.seconds[name], self.rules.period)
+        return float(self.precisions(name, ages.frames, span) @ ages.shares)
 
-    def precisions(self, name: str, ages: FloatArray) -> FloatArray:
-        """Average precision of boxes of `name` that are so many frames old: float64 [n] from [n]."""
+    def precisions(self, name: str, ages: FloatArray, turn: float | None = None) -> FloatArray:
+        """Average precision of boxes of `name` that are so many frames old: float64 [n] from [n].
+
+        turn: seconds from one answer to the next, the mean so far when None; what models in turn show was found in as
+        many looks, each a turn before the next.
+        """
         rung = self.ladder.rung(name)
         worth = np.multiply(self.histogram.shares, rung.accuracy)
         factor = self.evidence.factor(name) if self.rules.drift else 1.0
-        return np.asarray(factor * (worth @ self.retention.kept(ages, rung.fit)))
+        looks, behind = looks_of(name), max((self.turn if turn is None else turn) * self.rules.fps, 1.0)
+        kept = [worth @ self.retention.kept(ages + look * behind, rung.fit) for look in range(looks)]
+        return np.asarray(factor * sum(kept) / looks)
 
     def curves(self, names: Sequence[str], ages: FloatArray) -> FloatArray:
         """`precisions` of several rungs at once: float64 [names, ages]."""
@@ -278,6 +289,13 @@ class Selector(Chooser):
             f"{name!r} instead of {self.active!r}: {gain} on screen for the object sizes in view, with boxes "
             f"{ages.min():.0f} to {ages.max():.0f} frames old ({format_seconds(self.latency.seconds[name])} each)"
         )
+
+
+def _of_all(rung: Rung, part: str, seconds: float) -> float:
+    """What a rung of models in turn takes on average, from what one of them took."""
+    if not part or not rung.parts:
+        return seconds
+    return seconds * rung.seconds / rung.parts[members_of(rung.name).index(part)]
 
 
 @functools.lru_cache(maxsize=64)

@@ -151,7 +151,8 @@ class ModelState:
 
     infer_ns: estimated nanoseconds of one inference, by batch size.
     retry_ns: after failures, the time before which it is left alone.
-    variant: of a portfolio, which is loaded or would be. cold: whether it has not run since it was loaded.
+    variant: of a portfolio, which is loaded or would be. cold: how many of its first runs
+    since it was loaded are still to come; of models in turn, one of each.
     """
 
     spec: ModelSpec
@@ -166,7 +167,7 @@ class ModelState:
     error: str = ""
     variant: str = ""
     watch: Watch = Watch()
-    cold: bool = False
+    cold: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from edgeward.serve.actions import Evict, Infer, Load, Switch
 from edgeward.serve.analysis import Analysis
 from edgeward.serve.buffer import FrameBuffer, Held
 from edgeward.serve.events import Event, Failed, Inferred, Loaded, Second, Switched
+from edgeward.serve.inturn import Turns
 from edgeward.serve.runner import Prepared, Runner
 from edgeward.vision.results import Result
 
@@ -41,6 +42,7 @@ class Workers:
         self._buffer = buffer
         self._analyses = analyses
         self._post = post
+        self._turns = Turns()
         self._processor: _Lane = _Lane("edgeward-processor")
         self._loader: _Lane = _Lane("edgeward-loader")
 
@@ -73,36 +75,46 @@ class Workers:
     def _infer(self, number: int, action: Infer) -> Event:
         held = {(job.camera, job.frame): self._buffer.get(job.camera, job.frame) for job in action.jobs}
         # The model in charge comes first: what it has in common with those beside it is part of its own time.
-        by_frame, whole = self._answers(action.model, action, held)
+        by_frame, whole, part = self._answers(action.model, action, held)
         seconds = [self._second(model, action, held) for model in action.also]
         also = tuple(second for second in seconds if second is not None)
         results, expected = [], []
         for job in action.jobs:
             analysis, picture = self._analyses[job.query], (job.camera, job.frame)
-            results.append(analysis.take(held[picture].frame, by_frame[picture], action.model).to_json())
+            results.append(analysis.take(held[picture].frame, by_frame[picture], action.model, part).to_json())
             expected.append(None if analysis.expected is None else analysis.expected.to_json())
         known = tuple(expected) if any(expected) else ()
-        return Inferred(0, number, action.model, action.jobs, tuple(results), also, known, whole)
+        return Inferred(0, number, action.model, action.jobs, tuple(results), also, known, whole, part)
 
-    def _answers(self, model: str, action: Infer, held: Mapping[Picture, Held]) -> tuple[dict[Picture, Result], bool]:
-        """Also whether the model did all of the work itself (see `Inferred.whole`)."""
-        floor = min(self._analyses[job.query].floor(model) for job in action.jobs)
-        pictures = [self._input(model, each) for each in held.values()]
-        whole = not self._runner.begun(model, pictures)
-        return dict(zip(held, self._runner.infer(model, pictures, floor), strict=True)), whole
+    def _answers(
+        self, model: str, action: Infer, held: Mapping[Picture, Held]
+    ) -> tuple[dict[Picture, Result], bool, str]:
+        """Also whether the model did all of the work itself, and of models in turn which one (see `Inferred`)."""
+        cameras = {camera for camera, _ in held}
+        due = self._turns.due(model, min(cameras))
+        part = "" if due == model else due
+        floor = min(self._analyses[job.query].floor(model, part) for job in action.jobs)
+        pictures = [self._input(due, each) for each in held.values()]
+        whole = not self._runner.begun(due, pictures)
+        found = dict(zip(held, self._runner.infer(due, pictures, floor), strict=True))
+        for camera in cameras:
+            self._turns.looked(due, camera)
+        return found, whole, part
 
     def _second(self, model: str, action: Infer, held: Mapping[Picture, Held]) -> Second | None:
         """What another model says of the same pictures; nothing when it fails, which is no fault of the main one."""
         started = time.perf_counter_ns()
         try:
-            by_frame, whole = self._answers(model, action, held)
+            by_frame, whole, part = self._answers(model, action, held)
         except Exception as error:
             logger.warning("%s could not be compared: %s", model, error)
             return None
-        results = tuple(
-            self._analyses[job.query].seen(by_frame[job.camera, job.frame], model).to_json() for job in action.jobs
-        )
-        return Second(model, time.perf_counter_ns() - started, results, whole)
+        results = []
+        for job in action.jobs:
+            picture = (job.camera, job.frame)
+            seen = self._analyses[job.query].seen(held[picture].frame, by_frame[picture], model, part)
+            results.append(seen.to_json())
+        return Second(model, time.perf_counter_ns() - started, tuple(results), whole, part)
 
     def _input(self, model: str, held: Held) -> Prepared:
         return held.inputs.get(model) or self._runner.prepare(model, held.frame.image)

@@ -1,7 +1,8 @@
-"""One answer of several detectors that looked at the same picture.
+"""One answer of several detectors that looked at the same picture, or at one picture after another.
 
     boxes = fused([certain(one, scale_one), certain(two, scale_two)])
     boxes.confidence          # the mean over all detectors; who did not find the object counts as 0
+    boxes = fused_in_turn([newest, before])      # what both found, where the newest saw it
 
 Weighted boxes fusion after Solovyev, Wang and Gabruseva ("Weighted boxes fusion: ensembling boxes from different object
 detection models", Image and Vision Computing, 2021). Boxes are grouped around the most certain ones, as non-maximum
@@ -19,10 +20,15 @@ import numpy.typing as npt
 from edgeward.vision.nms import overlapping
 from edgeward.vision.results import Detections
 
-__all__ = ["fused"]
+__all__ = ["fused", "fused_in_turn"]
 
 SAME = 0.55
 """Overlap from which boxes of different detectors are of one object; the authors' value."""
+SAME_LATER = 0.5
+"""The same of looks one after another, between which objects move."""
+STILL = 4
+"""Power of the overlap with the newest box in the weight of an older one: where an object stands still both help to
+tell where it is; where it moves the older says little. Compared on PETS and TUD with 0, 2, 8 and 16."""
 LEAST = 1e-9
 """Weight of a box that is certain to be wrong."""
 Floats = npt.NDArray[np.float64]
@@ -36,6 +42,18 @@ def fused(answers: Sequence[Detections], same: float = SAME) -> Detections:
     `edgeward.serve.certainty`), and so must their classes. A group holds at most one box of each answer, all of one
     class: its corners are their means, weighted by confidence; its confidence is their sum over the number of answers.
     """
+    return _joined(answers, same, 0)
+
+
+def fused_in_turn(answers: Sequence[Detections], same: float = SAME_LATER) -> Detections:
+    """The same of looks one after another, the newest first.
+
+    A box counts for the corners of its group the less, the less it overlaps the newest box of the group.
+    """
+    return _joined(answers, same, STILL)
+
+
+def _joined(answers: Sequence[Detections], same: float, still: int) -> Detections:
     count = len(answers)
     if not any(len(each) for each in answers):
         return Detections.empty()
@@ -45,13 +63,23 @@ def fused(answers: Sequence[Detections], same: float = SAME) -> Detections:
     of = np.repeat(np.arange(count), [len(each) for each in answers])
     group = _groups(xyxy, sure, classes, of, same)
     total = np.bincount(group, sure)
-    weight = np.maximum(sure, LEAST)
-    corners = [np.bincount(group, weight * column) / np.bincount(group, weight) for column in xyxy.T]
     first = np.full(len(total), -1)
     first[group[::-1]] = np.arange(len(group))[::-1]
+    weight = np.maximum(sure, LEAST)
+    if still:
+        weight = np.maximum(weight * _shared(xyxy, xyxy[first[group]]) ** still, LEAST)
+    corners = [np.bincount(group, weight * column) / np.bincount(group, weight) for column in xyxy.T]
     order = np.argsort(-total, kind="stable")
     boxes = np.stack(corners, axis=1).astype(np.float32)
     return Detections(boxes[order], (total[order] / count).astype(np.float32), classes[first[order]])
+
+
+def _shared(one: Floats, other: Floats) -> Floats:
+    """Intersection over union of each box with the one in the same place: [n] from [n, 4]; 0 where there is no area."""
+    sides = np.minimum(one[:, 2:], other[:, 2:]) - np.maximum(one[:, :2], other[:, :2])
+    both = np.maximum(sides, 0.0).prod(axis=1)
+    whole = (one[:, 2:] - one[:, :2]).prod(axis=1) + (other[:, 2:] - other[:, :2]).prod(axis=1) - both
+    return np.asarray(np.divide(both, whole, out=np.zeros_like(both), where=whole > 0))
 
 
 def _groups(xyxy: Floats, sure: Floats, classes: Integers, of: Integers, same: float) -> Integers:
