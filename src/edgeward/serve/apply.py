@@ -11,7 +11,8 @@ from functools import singledispatch
 from typing import TypeVar
 
 from edgeward.clock import NS
-from edgeward.serve.actions import Choose, Evict, Infer, Job, Load, Switch, Wait
+from edgeward.serve.actions import Choose, Evict, Infer, Load, Switch, Wait
+from edgeward.serve.arrivals import arrived
 from edgeward.serve.events import (
     CameraChanged,
     Decided,
@@ -24,20 +25,12 @@ from edgeward.serve.events import (
     Switched,
     Waited,
 )
-from edgeward.serve.ladders import disappointed, in_charge, learned, looked
+from edgeward.serve.ladders import disappointed, in_charge, learned
 from edgeward.serve.modelconfig import looks_of
-from edgeward.serve.state import CameraState, ModelSpec, ModelState, QueryState, Running, State, union_bytes
+from edgeward.serve.state import SMOOTHING, ModelSpec, ModelState, Running, State, smoothed, union_bytes
 from edgeward.serve.watch import watched, worse
 
 __all__ = ["apply"]
-
-SMOOTHING = 0.2
-"""Weight of the newest measurement in a moving cost estimate."""
-
-PACE = 1.5
-"""Factor within which the time between frames is that of a camera's usual pace."""
-ODD = 3
-"""Other times in a row that make another pace; a single gap or burst is none."""
 
 FIRST_RETRY_NS = 1 * NS
 LAST_RETRY_NS = 60 * NS
@@ -58,49 +51,7 @@ def _apply(event: Event, state: State) -> State:
 
 @_apply.register
 def _frame_arrived(event: FrameArrived, state: State) -> State:
-    camera = state.cameras.get(event.camera)
-    if camera is None:  # a camera that no query asks about
-        return state
-    camera = _with_frame(camera, event)
-    queries = dict(state.queries)
-    for name, query in state.queries.items():
-        if query.spec.camera == event.camera and event.time_ns >= query.next_due_ns:
-            queries[name] = _with_job(looked(query, camera), event)
-    return replace(state, queries=queries, cameras={**state.cameras, event.camera: camera})
-
-
-def _with_frame(camera: CameraState, event: FrameArrived) -> CameraState:
-    seen = replace(camera, frame=event.frame, arrived_ns=event.time_ns, width=event.width, height=event.height)
-    if camera.arrived_ns < 0:
-        return seen
-    since, usual = event.time_ns - camera.arrived_ns, camera.period_ns
-    if not usual or usual < PACE * since < PACE**2 * usual:
-        return replace(seen, period_ns=_smoothed(usual or None, since), odd_ns=())
-    odd = (*camera.odd_ns, since)
-    if len(odd) < ODD:
-        return replace(seen, odd_ns=odd)
-    return replace(seen, period_ns=sum(odd) // ODD, odd_ns=())
-
-
-def _with_job(query: QueryState, event: FrameArrived) -> QueryState:
-    spec = query.spec
-    deadline = event.time_ns + spec.deadline_ns
-    replaced = 0 if spec.every_frame else len(query.jobs)
-    # Whoever waits keeps the place in the queue: with the newest frame's own, a camera could wait for ever.
-    turn = deadline if spec.every_frame else query.turn_ns or deadline
-    job = Job(spec.name, spec.camera, event.frame, event.time_ns, deadline, turn)
-    # A frame that comes a little late must not push all later ones back: the schedule keeps its
-    # phase, unless the camera was silent for a whole period.
-    phase = query.next_due_ns + spec.period_ns
-    next_due = phase if phase > event.time_ns - spec.period_ns // 2 else event.time_ns + spec.period_ns
-    return replace(
-        query,
-        next_due_ns=next_due if spec.period_ns else 0,
-        jobs=(*query.jobs, job) if spec.every_frame else (job,),
-        turn_ns=turn,
-        due=query.due + 1,
-        skipped=query.skipped + replaced,
-    )
+    return arrived(state, event)
 
 
 @_apply.register
@@ -166,7 +117,7 @@ def _inferred(event: Inferred, state: State) -> State:
     if isinstance(started.action, Infer) and started.action.variant in ("", model.variant):  # not of one just left
         known, own_ns = model.infer_ns.get(batch), seconds_ns - sum(second.took_ns for second in event.also)
         if event.whole or known is None:  # what others began says too little of what it takes
-            model = replace(model, infer_ns={**model.infer_ns, batch: _smoothed(known, own_ns)})
+            model = replace(model, infer_ns={**model.infer_ns, batch: smoothed(known, own_ns)})
     queries = dict(state.queries)
     for job in event.jobs:
         query = queries[job.query]
@@ -196,7 +147,7 @@ def _loaded(event: Loaded, state: State) -> State:
         event.model,
         status="resident",
         used_ns=event.time_ns,
-        load_ns=_smoothed(model.load_ns or None, seconds_ns),
+        load_ns=smoothed(model.load_ns or None, seconds_ns),
         loads=model.loads + 1,
         cold=looks_of(event.model),
     )
@@ -296,7 +247,3 @@ def _give_up_stale(state: State) -> State:
                 lost = len(query.jobs) - len(fresh)
                 changed[name] = replace(query, jobs=fresh, skipped=query.skipped + lost)
     return replace(state, queries={**state.queries, **changed}) if changed else state
-
-
-def _smoothed(before: int | None, measured: int) -> int:
-    return measured if before is None else round(before + SMOOTHING * (measured - before))

@@ -29,10 +29,11 @@ from edgeward.serve.latency import Latency
 from edgeward.serve.looks import candidate, left_after
 from edgeward.serve.members import missing_seconds
 from edgeward.serve.modelconfig import looks_of, members_of
+from edgeward.serve.reasons import instead, stays
 from edgeward.serve.rules import Out, Rules
 from edgeward.serve.sizes import SizeHistogram, counts, size_bins, sizes
 from edgeward.serve.staleness import FloatArray, Retention, matched
-from edgeward.units import format_bytes, format_seconds
+from edgeward.units import format_bytes
 
 __all__ = ["Selector"]
 
@@ -133,14 +134,9 @@ class Selector(Chooser):
         """After the camera's frames changed; cameras are never quite steady, so that small changes of pace are none."""
         steady = abs(look.fps - self.rules.fps) < PACE_CHANGE * self.rules.fps
         fps = self.rules.fps if steady else look.fps
-        if (fps, look.width, look.height, look.period) == (
-            self.rules.fps,
-            self.rules.width,
-            self.rules.height,
-            self.rules.period,
-        ):
-            return self
         rules = replace(self.rules, fps=fps, width=look.width, height=look.height, period=look.period)
+        if rules == self.rules:
+            return self
         retention = self.retention.repaced(fps / self.rules.fps) if fps != self.rules.fps else self.retention
         return replace(self, rules=rules, retention=retention)
 
@@ -232,10 +228,11 @@ class Selector(Chooser):
             return Choice(look, f"a look of {look!r} at what {self.active!r} may miss", relative, True)
         gain = worth[best] - (1 + self.rules.margin) * values[self.active]
         if best == self.active or gain <= 0:
-            return Choice(self.active, self._stays(worth, relative), relative)
+            return Choice(self.active, stays(self.active, worth, relative), relative)
         if now - self.since < self.rules.dwell:
             return Choice(self.active, f"{self.active!r} stays until it ran for {self.rules.dwell:g} s", relative)
-        return Choice(best, self._explained(best, relative[best]), relative)
+        why = instead(best, self.active, relative[best], self._ages(best, None).frames, self.latency.seconds[best])
+        return Choice(best, why, relative)
 
     def _kept(self, rung: Rung, resident: Collection[str]) -> float:
         """Share of the horizon that is left after a switch to this rung."""
@@ -274,21 +271,6 @@ class Selector(Chooser):
 
     def _why(self, name: str) -> str:
         return self.out[name].why if name in self.out else "another model beats it in everything"
-
-    def _stays(self, worth: Mapping[str, float], relative: Mapping[str, float]) -> str:
-        others = [name for name in worth if name != self.active]
-        if not others:
-            return f"{self.active!r} is the only model that can run"
-        rival = max(others, key=lambda name: worth[name])
-        return f"{self.active!r} stays: {rival!r} would reach {100 * relative[rival]:.0f} % of its accuracy on screen"
-
-    def _explained(self, name: str, relative: float) -> str:
-        ages = self._ages(name, None).frames
-        gain = f"{100 * (relative - 1):.0f} % more accurate" if math.isfinite(relative) else "the only one of use"
-        return (
-            f"{name!r} instead of {self.active!r}: {gain} on screen for the object sizes in view, with boxes "
-            f"{ages.min():.0f} to {ages.max():.0f} frames old ({format_seconds(self.latency.seconds[name])} each)"
-        )
 
 
 def _of_all(rung: Rung, part: str, seconds: float) -> float:

@@ -21,6 +21,7 @@ from edgeward.serve.choosers import AnyChooser
 from edgeward.units import format_bytes
 
 __all__ = [
+    "SMOOTHING",
     "STATE",
     "CameraState",
     "ModelSpec",
@@ -31,10 +32,13 @@ __all__ = [
     "State",
     "VariantSpec",
     "Watch",
+    "smoothed",
     "union_bytes",
 ]
 
 
+SMOOTHING = 0.2
+"""Weight of the newest measurement in a moving estimate."""
 UNKNOWN_NS_PER_BYTE = 10.0
 """Before the first load was measured: the sequential reading of an SD card."""
 
@@ -280,3 +284,8 @@ def union_bytes(specs: Iterable[ModelSpec], kept: Mapping[str, int] | None = Non
     for spec in specs:
         together.update(spec.tensors)
     return sum(together.values())
+
+
+def smoothed(before: int | None, measured: int) -> int:
+    """A moving estimate after a measurement; the measurement itself when it is the first."""
+    return measured if before is None else round(before + SMOOTHING * (measured - before))
