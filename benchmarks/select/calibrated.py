@@ -22,7 +22,7 @@ from edgeward.serve.certainty import certain, fitted
 from edgeward.serve.ladder import Ladder, Rung
 from edgeward.serve.modelconfig import looks_of, members_of
 from edgeward.serve.sizetable import object_sizes, size_edges, size_table, static_iou
-from edgeward.vision.fusion import fused
+from edgeward.vision.fusion import fused, fused_in_turn
 from edgeward.vision.metrics.overlap import overlap
 from edgeward.vision.results import Detections
 from edgeward.vision.truth import Truth, TruthFrame
@@ -67,9 +67,14 @@ def fused_boxes(recording: Recording, ladder: Ladder, names: Iterable[str]) -> R
     boxes = dict(recording.boxes)
     for name in names:
         members = members_of(name)
-        boxes[name] = tuple(
-            fused([certain(each, scales[member]) for each, member in zip(found, members, strict=True)])
+        sure = [
+            [certain(each, scales[member]) for each, member in zip(found, members, strict=True)]
             for found in zip(*(recording.boxes[member] for member in members), strict=True)
+        ]
+        turns = looks_of(name)
+        boxes[name] = tuple(
+            fused(each) if turns == 1 else fused_in_turn([*each[index % turns :], *each[: index % turns]])
+            for index, each in enumerate(sure)
         )
     return replace(recording, name=f"{recording.name} {hash(ladder):x}", boxes=boxes)
 

@@ -102,9 +102,9 @@ class FilmCosts(Costs):
 
     def _part(self, model: str, action: Infer) -> str:
         """Of models in turn, whose turn it is."""
-        camera = action.jobs[0].camera
-        due = self._turns.due(model, camera)
-        self._turns.looked(due, camera)
+        queries = {job.query for job in action.jobs}
+        due = self._turns.due(model, queries)
+        self._turns.looked(due, queries)
         return "" if due == model else due
 
     def _took(self, model: str, now_ns: int, batch: int, part: str) -> int:

@@ -410,7 +410,7 @@ def test_a_ladder_of_one_fused_rung_is_the_fixed_choice(tmp_path):
         models = {model.name: model for model in box.report().models}
     assert models["m0+m1"].inferences > 10
     assert models["m0"].inferences == models["m1"].inferences == 0
-    with pytest.raises(ConfigError, match=r"queries.0.model: 'm0.m1' is not a name"):
+    with pytest.raises(ConfigError, match=r"queries.0.model: a query names a ladder; list 'm0.m1' among"):
         started(tmp_path, box_text(tmp_path).replace("model: pets", "model: m0+m1"))
 
 

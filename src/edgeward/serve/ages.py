@@ -78,9 +78,7 @@ def age_shares(late: FloatArray, span: FloatArray, wait: FloatArray, varies: flo
     return np.concatenate([np.zeros((len(late), 1)), found], axis=1)
 
 
-def own_frame_means(
-    curves: FloatArray, which: IntArray, late: FloatArray, span: FloatArray, behind: FloatArray | float = 0.0
-) -> FloatArray:
+def own_frame_means(curves: FloatArray, which: IntArray, late: FloatArray, span: FloatArray) -> FloatArray:
     """The same where an answer that is there before the next frame is shown with its own: float64 [n].
 
     All ages from one to another count alike; see `age_means` for the rest.
@@ -88,7 +86,6 @@ def own_frame_means(
     sums = np.concatenate([np.zeros((len(curves), 1)), curves.cumsum(axis=1)], axis=1)
     first, frames = (np.maximum(np.ceil(each - EPSILON), 1).astype(np.intp) for each in (late, np.maximum(span, late)))
     first[first == 1] = 0
-    first = first + np.round(behind).astype(np.intp)
     end = np.minimum(first + frames, curves.shape[1])
     first = np.minimum(first, end - 1)
     return np.asarray((sums[which, end] - sums[which, first]) / (end - first))
@@ -101,18 +98,12 @@ def oldest(late: FloatArray, span: FloatArray, wait: FloatArray, varies: float =
 
 
 def age_means(
-    curves: FloatArray,
-    which: IntArray,
-    late: FloatArray,
-    span: FloatArray,
-    wait: FloatArray,
-    varies: float = VARIES,
-    behind: FloatArray | float = 0.0,
+    curves: FloatArray, which: IntArray, late: FloatArray, span: FloatArray, wait: FloatArray, varies: float = VARIES
 ) -> FloatArray:
     """Mean accuracy over the ages of `age_shares`: float64 [n], the same without their table.
 
     curves: float64 [m, ages], accuracy at the ages 0, 1, ...; what is older counts as the oldest. which: int [n], the
-    curve of each row. late, span, wait: float64 [n], in frames. behind: by how many frames boxes are older than that.
+    curve of each row. late, span, wait: float64 [n], in frames.
     """
     last = curves.shape[1] - 1
     sums = np.concatenate([np.zeros((len(curves), 1)), curves[:, 1:].cumsum(axis=1)], axis=1)
@@ -123,11 +114,10 @@ def age_means(
 
     first = late * _varying(varies)[:, None]
     every = np.maximum(np.maximum(span, first), 0.01)
-    found = (until(first + behind + every) - until(first + behind)) / every
+    found = (until(first + every) - until(first)) / every
     factor, keeps = np.nonzero(every <= 1)
     if len(keeps):
-        late_by = np.broadcast_to(behind, late.shape)[keeps]
-        begins = first[factor, keeps] + wait[keeps] * BEGUN[:, None] + late_by
+        begins = first[factor, keeps] + wait[keeps] * BEGUN[:, None]
         ages = np.clip(np.ceil(begins), 1, last).astype(np.intp)
         found[factor, keeps] = curves[which[keeps], ages].mean(axis=0)
     return np.asarray(found.mean(axis=0))

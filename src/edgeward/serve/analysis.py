@@ -28,6 +28,8 @@ __all__ = ["Analysis", "Happening"]
 
 TRACKING_FLOOR = 0.1
 """ByteTrack's second association needs the faint boxes too (Zhang et al., ECCV 2022, section 3)."""
+SURE = 0.3
+"""Least confidence of a new track where a query follows none itself, but models look in turn."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,12 +58,12 @@ class Analysis:
         self._dialects = dialects or {}
         self._looks = Looks(self._dialects, labels)
         self.expected: Detections | None = None
-        self._forecast = Forecast.start() if query.forecast else None
+        # Where boxes move to is shown when the query asks for it, and tells models in turn what they found before.
+        self._motion = Forecast.start() if query.forecast or self._looks.wanted else None
         self.confidence_floor = min(query.confidence, TRACKING_FLOOR) if query.tracker else query.confidence
         self._wanted = _class_ids(query, labels)
-        self._tracker = ByteTracker(
-            high_confidence=query.confidence, low_confidence=min(TRACKING_FLOOR, query.confidence)
-        )
+        certain = query.confidence if query.tracker else max(query.confidence, SURE)
+        self._tracker = ByteTracker(high_confidence=certain, low_confidence=min(TRACKING_FLOOR, certain))
         self._zones = [Zone(zone.name, zone.polygon, zone.anchor) for zone in query.zones]
         self._counters: tuple[ZoneCounter, ...] = ()
         self._size: tuple[int, int] | None = None
@@ -95,13 +97,12 @@ class Analysis:
 
     def forecast(self, time: float) -> Detections | None:
         """Where the newest boxes should be at a frame's time; None for a query that does not forecast."""
-        forecast = self._forecast
-        return None if forecast is None else forecast.at(time)
+        return self._motion.at(time) if self._motion is not None and self.query.forecast else None
 
     def seen(self, frame: Frame, answer: Result, model: str, part: str = "") -> Result:
         """What a model that was only compared found, as it would be a result."""
         if isinstance(answer, Detections):
-            return self._kept(self._looks.joined(model, part or model, answer, frame), model)
+            return self._kept(self._understood(frame, answer, model, part))
         if isinstance(answer, Classification):
             kept = answer.confidence >= self.query.confidence
             if self._wanted is not None:
@@ -109,31 +110,38 @@ class Analysis:
             return Classification(answer.class_id[kept], answer.confidence[kept])
         return answer
 
-    def _kept(self, boxes: Detections, model: str) -> Detections:
+    def _understood(self, frame: Frame, boxes: Detections, model: str, part: str) -> Detections:
+        """The boxes with the query's classes, and of a ladder with scores that can be compared."""
+        if self._looks.wanted and self._motion is not None:
+            return self._looks.understood(model, part or model, boxes, frame, self._motion)
+        return self._dialects[model].understood(boxes, self.labels) if model in self._dialects else boxes
+
+    def _kept(self, boxes: Detections) -> Detections:
         """The boxes that the query is about."""
-        if model in self._dialects:
-            boxes = self._dialects[model].understood(boxes, self.labels)
         keep = boxes.confidence >= self.confidence_floor
         if self._wanted is not None:
             keep &= np.isin(boxes.class_id, self._wanted)
         return boxes if keep.all() else boxes[keep]
 
     def _take_detections(self, frame: Frame, boxes: Detections) -> Detections:
-        if not self.query.tracker:
+        if not self.query.tracker and self._motion is None:
             return boxes
         height, width = frame.image.shape[:2]
         if self._size != (width, height):
             # Another picture size is another view: tracks and counts in pixels mean nothing there.
             self._size = (width, height)
             self._tracker.reset()
+            self._motion = self._motion and Forecast.start()
             self._counters = tuple(ZoneCounter(zone.in_pixels(width, height)) for zone in self._zones)
         tracked = self._tracker.update(boxes, frame.time)
         assert tracked.tracker_id is not None
         shown = tracked[(tracked.tracker_id >= 0) | (tracked.confidence >= self.query.confidence)]
+        if self._motion is not None:
+            self.expected = self.forecast(frame.time)
+            self._motion = self._motion.observe(shown, frame.time)
+        if not self.query.tracker:
+            return boxes
         self._notice(frame, shown)
-        if self._forecast is not None:
-            self.expected = self._forecast.at(frame.time)
-            self._forecast = self._forecast.observe(shown, frame.time)
         return shown
 
     def _notice(self, frame: Frame, boxes: Detections) -> None:

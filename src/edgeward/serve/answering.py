@@ -233,16 +233,17 @@ def calibration(config: LadderConfig, names: tuple[str, ...], models: Mapping[st
         if models[name].card.task != "detection":
             raise ConfigError(f"model {name!r} does {models[name].card.task}; a ladder holds detectors")
     ladder = load_ladder(config.calibration)
-    known = [rung.name for rung in ladder.rungs]
-    for name in names:
-        if name not in known:
+    rungs = {name: ladder.known_as(name) for name in names}
+    for name, rung in rungs.items():
+        if rung is None:
+            known = [rung.name for rung in ladder.rungs]
             raise ConfigError(f"{config.calibration} says nothing of model {name!r}; {nearest(name, known)}; {AGAIN}")
         missing = [label for label in ladder.labels if label not in models[name].card.labels]
         if missing:
             raise ConfigError(f"model {name!r} knows no class {missing[0]!r} of the calibration; {AGAIN}")
     # What a model takes in memory is known better than when it was calibrated: its file may be another one by now.
     held = {name: sum(models[name].tensors.values()) for name in names}
-    return replace(ladder, rungs=tuple(replace(ladder.rung(name), bytes=held[name]) for name in names))
+    return replace(ladder, rungs=tuple(replace(rung, bytes=held[name]) for name, rung in rungs.items() if rung))
 
 
 def _variants(model: PortfolioModel) -> list[ServedModel]:

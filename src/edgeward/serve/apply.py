@@ -22,11 +22,12 @@ from edgeward.serve.events import (
     FrameArrived,
     Inferred,
     Loaded,
+    Second,
     Switched,
     Waited,
 )
 from edgeward.serve.ladders import disappointed, in_charge, learned
-from edgeward.serve.modelconfig import looks_of
+from edgeward.serve.modelconfig import looks_of, members_of
 from edgeward.serve.state import SMOOTHING, ModelSpec, ModelState, Running, State, smoothed, union_bytes
 from edgeward.serve.watch import watched, worse
 
@@ -132,8 +133,11 @@ def _inferred(event: Inferred, state: State) -> State:
     models = {**state.models, event.model: model}
     after = replace(state, queries=queries, models=models, processor=None, busy_ns=state.busy_ns + seconds_ns)
     taught = learned(after, event, seconds_ns)
-    names = (event.model, *(second.model for second in event.also))
-    warm = {name: replace(ran, cold=max(ran.cold - 1, 0)) for name in names if (ran := taught.models[name])}
+    answers: tuple[Inferred | Second, ...] = (event, *event.also)
+    warm = {
+        ran.model: replace(taught.models[ran.model], cold=taught.models[ran.model].cold - {ran.part or ran.model})
+        for ran in answers
+    }
     return replace(taught, models={**taught.models, **warm})
 
 
@@ -149,7 +153,7 @@ def _loaded(event: Loaded, state: State) -> State:
         used_ns=event.time_ns,
         load_ns=smoothed(model.load_ns or None, seconds_ns),
         loads=model.loads + 1,
-        cold=looks_of(event.model),
+        cold=frozenset(members_of(event.model) if looks_of(event.model) > 1 else (event.model,)),
     )
     fading = 1 - SMOOTHING
     return replace(

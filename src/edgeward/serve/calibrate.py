@@ -20,7 +20,7 @@ import numpy as np
 from edgeward.errors import ConfigError, nearest
 from edgeward.serve.judging import Findings, Judge, fused_rung, worth_fusing
 from edgeward.serve.ladder import Ladder, Rung, dominated
-from edgeward.serve.modelconfig import members_of
+from edgeward.serve.modelconfig import looks_of, members_of
 from edgeward.serve.models import ServedModel
 from edgeward.serve.sampling import Picture
 from edgeward.serve.sizetable import object_sizes, size_edges
@@ -142,7 +142,10 @@ def _check(models: Mapping[str, ServedModel], settings: Settings) -> None:
         if member not in models:
             raise ConfigError(f"no model {member!r} to fuse; {nearest(member, models)}")
     if settings.reference is not None and settings.reference not in models:
-        raise ConfigError(f"no model {settings.reference!r} to compare with; {nearest(settings.reference, models)}")
+        one = "a reference is one model; " if len(members_of(settings.reference)) > 1 else ""
+        raise ConfigError(
+            f"no model {settings.reference!r} to compare with; {one}{nearest(settings.reference, models)}"
+        )
 
 
 def _collected(taken: Sequence[Picture], labels: tuple[str, ...]) -> Truth:
@@ -195,6 +198,8 @@ def _remarks(rungs: Sequence[Rung], trials: Mapping[str, Trial], truth: Truth, r
     busy = [name for name, trial in trials.items() if np.quantile(trial.seconds, 0.9) > BUSY * trial.median]
     if busy:
         said.append(f"times of {', '.join(busy)} vary: was the device idle? calibrate again when it is")
+    if any(looks_of(rung.name) > 1 for rung in rungs):
+        said.append("accuracies of models in turn, '~', are those of still objects; the box weighs what motion costs")
     if len(rungs) == 1:
         said.append(f"the ladder has one model, {rungs[0].name!r}: there is nothing to choose")
     return said + list(dominated(rungs).values())

@@ -172,8 +172,14 @@ class BoxConfig(Section):
                 raise ValueError(f"model {taken[0]!r} is named like a variant of portfolio {model.name!r}; rename it")
         for ladder in self.ladders:
             for name in ladder.members:
-                if name not in models:
-                    raise ValueError(f"ladder {ladder.name!r} lists model {name!r}; {nearest(name, models)}")
+                if name in models:
+                    continue
+                of = next(
+                    (each.name for each in self.models if each.portfolio and name.startswith(f"{each.name}.")), None
+                )
+                whole = "a portfolio is listed whole, and is no part of a rung of several models"
+                why = nearest(name, models) if of is None else f"it is a variant of {of!r}; {whole}"
+                raise ValueError(f"ladder {ladder.name!r} lists model {name!r}; {why}")
         return self
 
     @model_validator(mode="after")

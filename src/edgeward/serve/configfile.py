@@ -141,6 +141,8 @@ def _sentence(problem: Any) -> str:
         return f"{where}: write a list, each item on a line that begins with '- '"
     rung = location[:1] == ["ladders"] and "models" in location
     if problem["type"] == "string_pattern_mismatch" or (rung and problem["type"] == "string_too_long"):
+        if location[:1] == ["queries"] and any(mark in problem["input"] for mark in (TOGETHER, IN_TURN)):
+            return f"{where}: a query names a ladder; list {problem['input']!r} among a ladder's models, and name that"
         return f"{where}: {_misnamed(problem['input'], rung)}"
     if problem["type"] in ("model_type", "model_attributes_type"):
         return f"{where}: write keys with values below it; see edgeward serve --schema"

@@ -15,6 +15,7 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from types import MappingProxyType
 
 import numpy as np
@@ -23,7 +24,7 @@ import numpy.typing as npt
 from edgeward.errors import BudgetError, ConfigError
 from edgeward.serve.ages import age_means, oldest, own_frame_means
 from edgeward.serve.members import member_bytes
-from edgeward.serve.modelconfig import looks_of, members_of
+from edgeward.serve.modelconfig import members_of
 from edgeward.serve.selection import Selector
 from edgeward.units import format_bytes
 
@@ -55,27 +56,26 @@ class _Worth:
 
     def __init__(self, camera: Selector, options: Sequence[str], turns: FloatArray, waits: FloatArray) -> None:
         self.period, fps = _period(camera), camera.rules.fps
-        seconds = np.array([camera.latency.seconds[name] for name in options])
+        parts = [camera.ladder.rung(name).turns(camera.latency.seconds[name]) for name in options]
+        seconds = np.array([each for part in parts for each in part])
+        following = np.array([each for part in parts for each in part[1:] + part[:1]])
         spans = np.maximum(np.concatenate([turns, np.zeros(len(waits))]), self.period)
         begins = np.concatenate([np.zeros(len(turns)), waits])
-        late, span, wait = (
-            (each * fps).ravel() for each in np.broadcast_arrays(seconds[:, None], spans[None], begins[None])
-        )
+        shown = np.maximum(spans, following[:, None])
+        late, span, wait = ((each * fps).ravel() for each in np.broadcast_arrays(seconds[:, None], shown, begins[None]))
         curves = camera.curves(options, np.arange(oldest(late, span, wait, camera.latency.varies) + 1.0))
-        which = np.repeat(np.arange(len(options)), len(spans))
-        looks = np.repeat([looks_of(name) for name in options], len(spans))
-        found = np.zeros(len(which))
-        # What models in turn show was found in as many looks, each a turn before the next.
-        for look in range(looks.max()):
-            rows = np.flatnonzero(looks > look)
-            cases = curves, which[rows], late[rows], span[rows]
-            behind = look * np.maximum(np.maximum(span, late), 1.0)[rows]
-            if camera.rules.own_frame:
-                found[rows] += own_frame_means(*cases, behind)
-            else:
-                found[rows] += age_means(*cases, wait[rows], camera.latency.varies, behind)
-        found /= looks
-        self.at_turn, self.at_wait = np.split(found.reshape(len(options), -1), [len(turns)], axis=1)
+        which = np.repeat(np.arange(len(options)), [len(part) * len(spans) for part in parts])
+        if camera.rules.own_frame:
+            found = own_frame_means(curves, which, late, span)
+        else:
+            found = age_means(curves, which, late, span, wait, camera.latency.varies)
+        # Each answer of models in turn is on screen until the next one's is there.
+        first = np.concatenate([[0], np.cumsum([len(part) for part in parts])[:-1]])
+        weight = np.maximum(shown, 1 / fps)
+        means = np.add.reduceat(weight * found.reshape(shown.shape), first) / np.add.reduceat(weight, first)
+        apart = np.maximum(np.maximum(spans, np.array([fmean(part) for part in parts])[:, None]) * fps, 1.0)
+        means *= np.array([camera.held(name, each) for name, each in zip(options, apart, strict=True)])
+        self.at_turn, self.at_wait = np.split(means, [len(turns)], axis=1)
 
 
 class _Problem:

@@ -24,7 +24,7 @@ from edgeward.serve.modelconfig import IN_TURN, TOGETHER, looks_of, members_of
 from edgeward.serve.sampling import Picture
 from edgeward.serve.sizetable import fit_of, size_table, static_iou
 from edgeward.units import format_seconds
-from edgeward.vision.fusion import fused
+from edgeward.vision.fusion import fused, fused_in_turn
 from edgeward.vision.metrics.precision import found_objects
 from edgeward.vision.results import Detections
 from edgeward.vision.truth import Truth
@@ -119,15 +119,18 @@ def fused_rung(
     """
     members = [rungs[member] for member in members_of(name)]
     taken: list[float] = []
+    turns = looks_of(name)
     floors = heard_from(judge.confidence, [member.certainty for member in members])
 
     def together(answers: Sequence[Sequence[Detections]]) -> list[Detections]:
         """What is found on each picture, from what each member found on it."""
-        made = []
+        made: list[Detections] = []
         for each in zip(*answers, strict=True):
             heard = [boxes[boxes.confidence >= floor] for boxes, floor in zip(each, floors, strict=True)]
             began = time.perf_counter()
-            made.append(fused([certain(boxes, member.certainty) for boxes, member in zip(heard, members, strict=True)]))
+            sure = [certain(boxes, member.certainty) for boxes, member in zip(heard, members, strict=True)]
+            newest = len(made) % turns
+            made.append(fused(sure) if turns == 1 else fused_in_turn([*sure[newest:], *sure[:newest]]))
             taken.append(time.perf_counter() - began)
         return made
 
@@ -139,7 +142,7 @@ def fused_rung(
     loads, fusing = sum(member.load_seconds for member in members), median(taken)
     together_seconds = sum(member.seconds for member in members) + fusing
     in_turn = tuple(member.seconds + fusing for member in members)
-    return judge.rung(name, both, in_turn if looks_of(name) > 1 else together_seconds, loads, held)
+    return judge.rung(name, both, in_turn if turns > 1 else together_seconds, loads, held)
 
 
 def worth_fusing(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from edgeward.errors import ConfigError, nearest
 from edgeward.profile.file import replace_text
 from edgeward.serve.certainty import UNCHANGED
-from edgeward.serve.modelconfig import looks_of
+from edgeward.serve.modelconfig import looks_of, members_of
 
 __all__ = ["FORMAT", "Ladder", "Rung", "dominated", "load_ladder", "save_ladder"]
 
@@ -81,8 +81,8 @@ class Rung:
         turns = looks_of(self.name)
         if len(self.parts) != (turns if turns > 1 else 0) or not all(0 < each < math.inf for each in self.parts):
             raise ConfigError(
-                f"rung {self.name!r}: parts {self.parts}; models in turn have each one's seconds there, over 0, others "
-                f"nothing; {AGAIN}"
+                f"rung {self.name!r}: parts {list(self.parts)}; it must hold the seconds of each of its "
+                f"{turns if turns > 1 else 0} models in turn, over 0; {AGAIN}"
             )
         slope, offset = self.certainty
         if not 0 < slope < math.inf or not math.isfinite(offset):
@@ -94,6 +94,16 @@ class Rung:
     def mean(self) -> float:
         """Accuracy when every size is equally frequent."""
         return sum(self.accuracy) / len(self.accuracy)
+
+    def turns(self, seconds: float) -> tuple[float, ...]:
+        """Seconds of the answer of each model in turn when they are so many on average; of others just these."""
+        return tuple(seconds * each / self.seconds for each in self.parts) or (seconds,)
+
+    def on_average(self, part: str, seconds: float) -> float:
+        """Seconds of an answer on average when that of the model `part`, whose turn it was, took so many."""
+        if not part or not self.parts:
+            return seconds
+        return seconds * self.seconds / self.parts[members_of(self.name).index(part)]
 
 
 @dataclass(frozen=True)
@@ -152,6 +162,15 @@ class Ladder:
             if rung.name == name:
                 return rung
         raise ConfigError(f"no rung {name!r} in the ladder; {nearest(name, [rung.name for rung in self.rungs])}")
+
+    def known_as(self, name: str) -> Rung | None:
+        """The rung of the models of `name`, in whatever order, under that name; None when there is none."""
+        for rung in self.rungs:
+            members = members_of(rung.name)
+            if looks_of(rung.name) == looks_of(name) and set(members) == set(members_of(name)):
+                parts = dict(zip(members, rung.parts, strict=False))
+                return replace(rung, name=name, parts=tuple(parts[each] for each in members_of(name) if parts))
+        return None
 
     def check(self, device: str, labels: Sequence[str]) -> None:
         """Raises ConfigError when it was calibrated on another device or for another class list."""

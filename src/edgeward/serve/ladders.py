@@ -55,7 +55,10 @@ def learned(state: State, event: Inferred, took_ns: int) -> State:
     says nothing of the next ones: it sets up what they use.
     """
     now, queries = to_seconds(state.now_ns), dict(state.queries)
-    cold = {name for name, model in state.models.items() if model.cold}
+
+    def cold(ran: Inferred | Second) -> bool:
+        return ran.model in state.models and (ran.part or ran.model) in state.models[ran.model].cold
+
     pictures = len({(job.camera, job.frame) for job in event.jobs})
 
     def per_picture(ran: Inferred | Second, ns: int) -> float:
@@ -79,7 +82,7 @@ def learned(state: State, event: Inferred, took_ns: int) -> State:
                 else:
                     expected = _result(event.expected, place)
                     moved = expected if isinstance(expected, Detections) else None
-                    answer = Answer(model, to_seconds(job.arrived_ns), found, moved, model in cold, ran.part)
+                    answer = Answer(model, to_seconds(job.arrived_ns), found, moved, cold(ran), ran.part)
                     chooser = chooser.observe(answer, now, seconds)
             queries[job.query] = replace(query, chooser=chooser, chosen=query.after or query.chosen, after="")
     asked = {job.query for job in event.jobs}
@@ -88,7 +91,7 @@ def learned(state: State, event: Inferred, took_ns: int) -> State:
     def paced(chooser: AnyChooser) -> AnyChooser:
         return chooser.paced(event.model, alone, now, event.part)
 
-    others = {} if event.model in cold else _told(rest, event.model, paced)
+    others = {} if cold(event) else _told(rest, event.model, paced)
     return replace(state, queries={**queries, **others})
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from edgeward.serve.ages import FloatArray
 from edgeward.units import format_seconds
 
-__all__ = ["instead", "stays"]
+__all__ = ["instead", "over", "stays"]
 
 
 def stays(active: str, worth: Mapping[str, float], relative: Mapping[str, float]) -> str:
@@ -30,3 +30,11 @@ def instead(name: str, active: str, relative: float, ages: FloatArray, seconds: 
         f"{name!r} instead of {active!r}: {gain} on screen for the object sizes in view, with boxes "
         f"{ages.min():.0f} to {ages.max():.0f} frames old ({format_seconds(seconds)} each)"
     )
+
+
+def over(values: Mapping[str, float], reference: float) -> dict[str, float]:
+    """Each value over the reference; 1 where both are nothing."""
+    return {
+        name: value / reference if reference > 0 else (1.0 if value == reference else math.inf)
+        for name, value in values.items()
+    }

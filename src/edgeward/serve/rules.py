@@ -5,14 +5,16 @@ rules = Rules(fps=30, width=1920, height=1080, margin=0.05)
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, field
 
 from edgeward.errors import ConfigError
 from edgeward.serve.evidence import Drift
+from edgeward.serve.ladder import Ladder, Rung, dominated
 from edgeward.serve.staleness import Motion
 
-__all__ = ["Out", "Rules"]
+__all__ = ["Out", "Rules", "fitting", "useless"]
 
 
 @dataclass(frozen=True)
@@ -67,3 +69,14 @@ class Out:
     why: str
     until: float
     failures: int
+
+
+def fitting(ladder: Ladder, rules: Rules) -> list[Rung]:
+    """The rungs that fit in memory."""
+    return [rung for rung in ladder.rungs if rules.memory is None or rung.bytes <= rules.memory]
+
+
+@functools.lru_cache(maxsize=64)
+def useless(rungs: tuple[Rung, ...]) -> frozenset[str]:
+    """Names of the rungs that can never be the best choice (see `edgeward.serve.ladder.dominated`)."""
+    return frozenset(dominated(rungs))

@@ -155,8 +155,8 @@ class ModelState:
 
     infer_ns: estimated nanoseconds of one inference, by batch size.
     retry_ns: after failures, the time before which it is left alone.
-    variant: of a portfolio, which is loaded or would be. cold: how many of its first runs
-    since it was loaded are still to come; of models in turn, one of each.
+    variant: of a portfolio, which is loaded or would be. cold: who has not run since it
+    was loaded, itself or those of models in turn.
     """
 
     spec: ModelSpec
@@ -171,7 +171,7 @@ class ModelState:
     error: str = ""
     variant: str = ""
     watch: Watch = Watch()
-    cold: int = 0
+    cold: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

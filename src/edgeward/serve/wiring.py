@@ -7,12 +7,13 @@ specs = [query_spec(config, query, asked[query.key]) for query in config.queries
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from edgeward.clock import to_ns
-from edgeward.errors import ConfigError, nearest
+from edgeward.errors import ConfigError, EdgewardError, nearest
 from edgeward.serve.answering import Answering
 from edgeward.serve.config import BoxConfig, CameraConfig, QueryConfig
 from edgeward.serve.modelconfig import ModelConfig
@@ -20,6 +21,7 @@ from edgeward.serve.models import ServedModel, resolve_model
 from edgeward.serve.portfolio import resolve_portfolio
 from edgeward.serve.score import Scorer
 from edgeward.serve.state import QuerySpec
+from edgeward.vision.metrics.tracks import load_trackeval
 from edgeward.vision.sources import check_source, redact
 from edgeward.vision.truth import Truth
 from edgeward.weights.store import WeightStore
@@ -90,6 +92,9 @@ def check_truths(config: BoxConfig, truths: Mapping[str, Truth]) -> None:
 
 def scorers(config: BoxConfig, asked: Mapping[str, Answering], truths: Mapping[str, Truth]) -> dict[str, Scorer]:
     """One scorer per camera whose truth is known."""
+    if truths:
+        with contextlib.suppress(EdgewardError):  # scores without it say so themselves
+            load_trackeval()
     labels = detection_labels(asked)
     places = {query.key: query.camera for query in config.queries}
     forecasts = frozenset(query.key for query in config.queries if query.forecast)

@@ -90,15 +90,14 @@ class Workers:
         self, model: str, action: Infer, held: Mapping[Picture, Held]
     ) -> tuple[dict[Picture, Result], bool, str]:
         """Also whether the model did all of the work itself, and of models in turn which one (see `Inferred`)."""
-        cameras = {camera for camera, _ in held}
-        due = self._turns.due(model, min(cameras))
+        queries = {job.query for job in action.jobs}
+        due = self._turns.due(model, queries)
         part = "" if due == model else due
         floor = min(self._analyses[job.query].floor(model, part) for job in action.jobs)
         pictures = [self._input(due, each) for each in held.values()]
         whole = not self._runner.begun(due, pictures)
         found = dict(zip(held, self._runner.infer(due, pictures, floor), strict=True))
-        for camera in cameras:
-            self._turns.looked(due, camera)
+        self._turns.looked(due, queries)
         return found, whole, part
 
     def _second(self, model: str, action: Infer, held: Mapping[Picture, Held]) -> Second | None:

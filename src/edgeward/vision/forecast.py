@@ -148,6 +148,11 @@ class Forecast:
         trust = before._judged(boxes, places, seconds)
         return replace(self, _boxes=boxes, _velocity=velocity, _time=time_seconds, _tracks=tracks, _trust=trust)
 
+    @property
+    def newest(self) -> Detections:
+        """The newest answer's boxes where they were found; none before the first."""
+        return self._boxes
+
     def at(self, time_seconds: float) -> Detections:
         """The newest answer's boxes where they should be at `time_seconds`; before that answer's time, where they were.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,11 +23,13 @@ from edgeward.vision.metrics.overlap import overlap
 from edgeward.vision.results import Detections
 from edgeward.vision.truth import Truth, TruthFrame
 
-__all__ = ["TrackingScores", "tracking_scores"]
+__all__ = ["TrackingScores", "load_trackeval", "tracking_scores"]
 
 IGNORED_OVERLAP = 0.5
 INSTALL = "pip install --no-deps trackeval==1.3.0"
 """Without its dependencies: these metrics need numpy and scipy only, and the declared opencv-python shadows ours."""
+
+_IMPORTING = threading.Lock()
 
 Frame = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]
 """Real keys [n, 2] and tracked keys [m, 2], each (class, track), and their overlaps [n, m]."""
@@ -57,7 +60,7 @@ def tracking_scores(
     Raises ConfigError when the truth has no identities, EdgewardError when TrackEval is not installed, ValueError
     for detections that were not tracked or name a track twice in a frame.
     """
-    metrics = _trackeval()
+    metrics = load_trackeval()
     chosen = range(truth.frames) if frames is None else sorted(set(frames))
     data = _sequence([_frame(frame, results.get(frame), truth.at(frame)) for frame in chosen])
     hota = metrics.HOTA().eval_sequence(data)
@@ -68,10 +71,15 @@ def tracking_scores(
     )
 
 
-def _trackeval() -> Any:
+def load_trackeval() -> Any:
+    """TrackEval's metrics. Whoever scores in threads that run beside printing calls it once before they start.
+
+    Raises EdgewardError when it is not installed.
+    """
     try:
-        # It prints on being imported when what its other parts need is missing.
-        with contextlib.redirect_stdout(io.StringIO()):
+        # It prints on being imported when what its other parts need is missing. The standard output is the whole
+        # process's: two threads that both put it away would each bring back what the other had put in its place.
+        with _IMPORTING, contextlib.redirect_stdout(io.StringIO()):
             from trackeval import metrics
     except ImportError as error:
         raise EdgewardError(f"tracking scores need TrackEval ({error}); run: {INSTALL}") from error
