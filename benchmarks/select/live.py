@@ -226,9 +226,9 @@ class LoggedMachine(Machine):
                 loads[decided.action.model].append(took)
             elif isinstance(decided.action, Infer) and isinstance(outcome, Inferred):
                 for second in outcome.also:
-                    samples[second.model, others].append(to_seconds(second.took_ns))
+                    samples[second.part or second.model, others].append(to_seconds(second.took_ns))
                     took -= to_seconds(second.took_ns)
-                samples[decided.action.model, others].append(took)
+                samples[outcome.part or outcome.model, others].append(took)
         ratios = {key: statistics.median(each) / idle[key[0]] for key, each in samples.items()}
         everywhere = statistics.median(ratios.values())
         slower = {
@@ -245,9 +245,9 @@ class LoggedMachine(Machine):
             ratio=everywhere,
         )
 
-    def took(self, model: str, now: float) -> float:
-        others = _others(now, self.phases)
-        return self.medians.get((model, others), self.seconds[model] * self.slower[others])
+    def took(self, model: str, now: float, part: str = "") -> float:
+        name, others = part or model, _others(now, self.phases)
+        return self.medians.get((name, others), self.seconds[name] * self.slower[others])
 
 
 def _others(now: float, phases: tuple[int, ...]) -> int:
