@@ -2,7 +2,8 @@
 
     python benchmarks/select/cameras.py --full
 
-Two cameras on halves of PETS, one on TUD over and over, one that changes between both; out of step. Whose frame is next
+Two cameras on halves of PETS, one on TUD over and over, one that changes between both; out of step. The ladder is that of
+`regimes.py`; the rival is the best of its six models, the same for all cameras. Whose frame is next
 is the policy's affair: "edf-lru" for all, and "fifo-lru" for the best single model, too.
 """
 

@@ -3,10 +3,10 @@
     python benchmarks/select/regimes.py --full
 
 Scenes play at the rate they were recorded at (PETS 7, TUD 25 frames a second), in turns of about 19 s of PETS and what
-is left of TUD. The ladder has six models and two rungs of two of them (`recorded.FUSED`); "best_fixed" is the best of the
-models, "best_fixed_rung" the best of all rungs. One third of each recording calibrates the ladder and tunes TOD and Chameleon at the nominal load; the
-other two are judged. Full: each third in turn, mean of the three. All choosers show the ladder's comparable scores. The film
-jumps between cameras of different pace, which the box notices within some frames.
+is left of TUD. The ladder has six models and five rungs of two of them (`recorded.FUSED`); "best_fixed" is the best of the
+models, "best_fixed_rung" the best of all rungs. One third of each recording calibrates the ladder and tunes TOD and
+Chameleon at the nominal load; the other two are judged. Full: each third in turn, mean of the three. All choosers show the
+ladder's comparable scores. The film jumps between cameras of different pace, which the box notices within some frames.
 """
 
 from __future__ import annotations
@@ -119,8 +119,13 @@ def oracle(film: Film, fixed: Mapping[str, Shown], machine: Machine) -> Shown:
 
 
 def thresholds(fold: Fold, seconds: Seconds, counts: tuple[int, ...] = (2, 3)) -> Thresholds:
-    """TOD with the best two or three models and sizes between them, at the nominal load. counts: how many models."""
-    order = sorted(seconds, key=seconds.__getitem__)
+    """TOD with the best two or three rungs and sizes between them, at the nominal load. counts: how many rungs.
+
+    Those are tried than which none that takes no longer has a higher mean accuracy.
+    """
+    rungs = fold.ladder.rungs
+    front = [one.name for one in rungs if not any(o.seconds <= one.seconds and o.mean > one.mean for o in rungs)]
+    order = sorted(front, key=seconds.__getitem__)
     edges = (*fold.ladder.edges[1:-1], 0.11)
     tried = [
         Thresholds(names, tuple(sorted(least, reverse=True)), 768, 576)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 from tinyheads import answers, assert_same, detectors, images, loaded
 
 from edgeward.clock import NS, to_seconds
@@ -23,7 +24,7 @@ from edgeward.serve.config import QueryConfig
 from edgeward.serve.events import EVENT, Decided, FrameArrived, Inferred, Second
 from edgeward.serve.modelconfig import ModelConfig
 from edgeward.serve.models import resolve_model
-from edgeward.serve.state import ModelSpec, QuerySpec, State
+from edgeward.serve.state import ModelSpec, ModelState, QuerySpec, State
 from edgeward.serve.workers import Workers
 from edgeward.vision.frames import Frame
 from edgeward.weights.store import WeightStore
@@ -177,10 +178,10 @@ class Paced(Chooser):
         raise AssertionError("nothing is to be chosen")
 
     def observe(self, result, now, seconds):
-        return Paced((*self.told, (result.rung, seconds)))
+        return Paced((*self.told, (result.rung, seconds, result.part)))
 
     def paced(self, name, seconds, now, part=""):
-        return Paced((*self.told, (name, seconds)))
+        return Paced((*self.told, (name, seconds, part)))
 
 
 def ran(state, now, took, **changes):
@@ -204,8 +205,27 @@ def test_estimates_are_of_a_model_alone():
     assert state.models["m0"].infer_ns == {1: known}
     also = (Second("m1", MS, whole=False),)
     state = ran(state, 4 * NS, 2 * MS, whole=False, also=also)
-    told = [seconds for name, seconds in state.queries["q"].chooser.told if name == "m0"]
+    told = [seconds for name, seconds, _ in state.queries["q"].chooser.told if name == "m0"]
     assert told[-2:] == [to_seconds(known)] * 2
+
+
+def test_what_a_rung_is_known_to_take_is_nobodys_turn():
+    """An answer of models in turn that found work done tells its mean, whichever of them it was."""
+    models = [ModelSpec(name, {name: 1}, max_batch=4) for name in ("m0", "m1")]
+    query = QuerySpec("q", "a", "m0", period_ns=0, deadline_ns=NS, max_staleness_ns=NS, every_frame=False)
+    state = apply(State.start([query], models, 10), FrameArrived(1, "a", 0, 0))
+    state = replace(state, queries={"q": replace(state.queries["q"], chooser=Paced())})
+    state = ran(state, 10, 100 * MS, part="m1")
+    state = ran(state, 2 * NS, 5 * MS, part="m1", whole=False)
+    assert [part for _, _, part in state.queries["q"].chooser.told] == ["m1", ""]
+
+
+def test_logs_of_before_there_were_models_in_turn_can_be_read():
+    spec = {"name": "m", "tensors": {"t": 1}}
+    for cold in (True, False):
+        assert TypeAdapter(ModelState).validate_python({"spec": spec, "cold": cold}).cold == frozenset()
+    whole = ModelState(ModelSpec("m", {"t": 1}), cold=frozenset({"a", "b"}))
+    assert TypeAdapter(ModelState).validate_json(TypeAdapter(ModelState).dump_json(whole)) == whole
 
 
 def test_logs_of_before_say_that_models_did_all_themselves():

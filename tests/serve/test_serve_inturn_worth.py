@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from edgeward.serve.ages import Ages, frames_on_screen
 from edgeward.serve.choice import Answer
+from edgeward.serve.inturn import LONE, MISLAID, OUTRUN, RECENT_SECONDS, TOO_FAST
 from edgeward.serve.joint import STEPS, exact
 from edgeward.serve.ladder import Ladder, Rung
 from edgeward.serve.modelconfig import looks_of, members_of
 from edgeward.serve.rules import Rules
-from edgeward.serve.selection import MISLAID, Selector
+from edgeward.serve.selection import Selector
 from edgeward.serve.sizes import SizeHistogram
 from edgeward.vision.results import Detections
 
@@ -55,8 +56,16 @@ def by_hand(each, name, ages):
 def left_of(each, name, apart):
     """Share of what models in turn found that is not mislaid: of each older look, by what motion would have lost."""
     looks, whole = name.count("~") + 1, by_hand(each, name, 0.0)
-    lost = [1 - by_hand(each, name, look * max(apart * each.rules.fps, 1.0)) / whole for look in range(looks)]
-    return 1 - MISLAID * sum(lost) / looks
+    lost = 0.0
+    for look in range(1, looks):
+        frames = look * max(apart * each.rules.fps, 1.0)
+        gone = 1 - by_hand(each, name, frames) / whole
+        if frames > RECENT_SECONDS * each.rules.fps:
+            known = [by_hand(each, other.name, 0.0) for other in each.ladder.rungs if other.name in name.split("~")]
+            lost += (1 - min(float(np.mean(known)) / whole if known else LONE, 1.0)) / (looks - 1)
+        else:
+            lost += (MISLAID * gone + OUTRUN * gone**TOO_FAST) / looks
+    return 1 - lost
 
 
 def on_screen(each, name, parts, cycle):

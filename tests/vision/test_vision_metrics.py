@@ -5,6 +5,8 @@ from __future__ import annotations
 import builtins
 import contextlib
 import io
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -308,6 +310,21 @@ def test_what_cannot_be_scored(trackeval):
     )
     with pytest.raises(ConfigError, match="box without identity"):
         tracking_scores({}, nameless)
+
+
+def test_scores_in_several_threads_leave_the_standard_output_where_it_is(trackeval):
+    """The first import prints, and is kept from it; the standard output is the whole process's."""
+    code = """
+import sys, threading
+from edgeward.vision.metrics.tracks import load_trackeval
+real = sys.stdout
+threads = [threading.Thread(target=load_trackeval) for _ in range(4)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print("here" if sys.stdout is real else "gone", file=real)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == "here\n"
 
 
 def test_without_trackeval_the_message_says_how_to_get_it(monkeypatch):

@@ -21,15 +21,10 @@ from edgeward.serve.inturn import Looks
 from edgeward.vision.forecast import Forecast
 from edgeward.vision.frames import Frame
 from edgeward.vision.results import Classification, Detections, FloatArray, Result
-from edgeward.vision.tracking import ByteTracker
+from edgeward.vision.tracking import TRACKING_FLOOR, ByteTracker
 from edgeward.vision.zones import Zone, ZoneCounter
 
 __all__ = ["Analysis", "Happening"]
-
-TRACKING_FLOOR = 0.1
-"""ByteTrack's second association needs the faint boxes too (Zhang et al., ECCV 2022, section 3)."""
-SURE = 0.3
-"""Least confidence of a new track where a query follows none itself, but models look in turn."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,14 +51,14 @@ class Analysis:
         self.query = query
         self.labels = labels
         self._dialects = dialects or {}
-        self._looks = Looks(self._dialects, labels)
+        self._looks = Looks(self._dialects, labels, query.confidence)
         self.expected: Detections | None = None
-        # Where boxes move to is shown when the query asks for it, and tells models in turn what they found before.
-        self._motion = Forecast.start() if query.forecast or self._looks.wanted else None
+        self._forecast = Forecast.start() if query.forecast else None
         self.confidence_floor = min(query.confidence, TRACKING_FLOOR) if query.tracker else query.confidence
         self._wanted = _class_ids(query, labels)
-        certain = query.confidence if query.tracker else max(query.confidence, SURE)
-        self._tracker = ByteTracker(high_confidence=certain, low_confidence=min(TRACKING_FLOOR, certain))
+        self._tracker = ByteTracker(
+            high_confidence=query.confidence, low_confidence=min(TRACKING_FLOOR, query.confidence)
+        )
         self._zones = [Zone(zone.name, zone.polygon, zone.anchor) for zone in query.zones]
         self._counters: tuple[ZoneCounter, ...] = ()
         self._size: tuple[int, int] | None = None
@@ -97,7 +92,8 @@ class Analysis:
 
     def forecast(self, time: float) -> Detections | None:
         """Where the newest boxes should be at a frame's time; None for a query that does not forecast."""
-        return self._motion.at(time) if self._motion is not None and self.query.forecast else None
+        forecast = self._forecast
+        return None if forecast is None else forecast.at(time)
 
     def seen(self, frame: Frame, answer: Result, model: str, part: str = "") -> Result:
         """What a model that was only compared found, as it would be a result."""
@@ -112,8 +108,8 @@ class Analysis:
 
     def _understood(self, frame: Frame, boxes: Detections, model: str, part: str) -> Detections:
         """The boxes with the query's classes, and of a ladder with scores that can be compared."""
-        if self._looks.wanted and self._motion is not None:
-            return self._looks.understood(model, part or model, boxes, frame, self._motion)
+        if self._looks.wanted:
+            return self._looks.understood(model, part or model, boxes, frame)
         return self._dialects[model].understood(boxes, self.labels) if model in self._dialects else boxes
 
     def _kept(self, boxes: Detections) -> Detections:
@@ -124,24 +120,21 @@ class Analysis:
         return boxes if keep.all() else boxes[keep]
 
     def _take_detections(self, frame: Frame, boxes: Detections) -> Detections:
-        if not self.query.tracker and self._motion is None:
+        if not self.query.tracker:
             return boxes
         height, width = frame.image.shape[:2]
         if self._size != (width, height):
             # Another picture size is another view: tracks and counts in pixels mean nothing there.
             self._size = (width, height)
             self._tracker.reset()
-            self._motion = self._motion and Forecast.start()
             self._counters = tuple(ZoneCounter(zone.in_pixels(width, height)) for zone in self._zones)
         tracked = self._tracker.update(boxes, frame.time)
         assert tracked.tracker_id is not None
         shown = tracked[(tracked.tracker_id >= 0) | (tracked.confidence >= self.query.confidence)]
-        if self._motion is not None:
-            self.expected = self.forecast(frame.time)
-            self._motion = self._motion.observe(shown, frame.time)
-        if not self.query.tracker:
-            return boxes
         self._notice(frame, shown)
+        if self._forecast is not None:
+            self.expected = self._forecast.at(frame.time)
+            self._forecast = self._forecast.observe(shown, frame.time)
         return shown
 
     def _notice(self, frame: Frame, boxes: Detections) -> None:

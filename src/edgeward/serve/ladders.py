@@ -66,6 +66,10 @@ def learned(state: State, event: Inferred, took_ns: int) -> State:
         known = None if ran.whole or model is None else model.infer_ns.get(pictures)
         return to_seconds(ns if known is None else known) / pictures
 
+    def turn(ran: Inferred | Second) -> str:
+        # What is known of a rung that found work done is its mean, whoever's turn it was.
+        return ran.part if ran.whole else ""
+
     alone = per_picture(event, max(took_ns - sum(second.took_ns for second in event.also), 1))
     seen: dict[str, tuple[Inferred | Second, float]] = {
         second.model: (second, per_picture(second, second.took_ns)) for second in event.also
@@ -78,18 +82,18 @@ def learned(state: State, event: Inferred, took_ns: int) -> State:
             for model, (ran, seconds) in seen.items():
                 found = _result(ran.results, place)
                 if found is None:
-                    chooser = chooser.unseen(model, seconds, now, ran.part)
+                    chooser = chooser.unseen(model, seconds, now, turn(ran))
                 else:
                     expected = _result(event.expected, place)
                     moved = expected if isinstance(expected, Detections) else None
-                    answer = Answer(model, to_seconds(job.arrived_ns), found, moved, cold(ran), ran.part)
+                    answer = Answer(model, to_seconds(job.arrived_ns), found, moved, cold(ran), turn(ran))
                     chooser = chooser.observe(answer, now, seconds)
             queries[job.query] = replace(query, chooser=chooser, chosen=query.after or query.chosen, after="")
     asked = {job.query for job in event.jobs}
     rest = {name: query for name, query in queries.items() if name not in asked}
 
     def paced(chooser: AnyChooser) -> AnyChooser:
-        return chooser.paced(event.model, alone, now, event.part)
+        return chooser.paced(event.model, alone, now, turn(event))
 
     others = {} if cold(event) else _told(rest, event.model, paced)
     return replace(state, queries={**queries, **others})

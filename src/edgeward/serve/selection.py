@@ -24,7 +24,7 @@ from edgeward.errors import BudgetError, ConfigError
 from edgeward.serve.ages import Ages, frames_on_screen
 from edgeward.serve.choice import Answer, Choice, Chooser, Look
 from edgeward.serve.evidence import Drift, Evidence, expected_area
-from edgeward.serve.inturn import RECENT_SECONDS
+from edgeward.serve.inturn import LONE, RECENT_SECONDS, share_held
 from edgeward.serve.ladder import Ladder, Rung
 from edgeward.serve.latency import Latency
 from edgeward.serve.looks import candidate, left_after
@@ -40,9 +40,6 @@ __all__ = ["Selector"]
 
 TURN_WEIGHT = 0.2
 """Of a new turn in the moving average."""
-MISLAID = 0.2
-"""Of what an older look of models in turn found, and motion would have lost by now, the share that is lost although it
-is moved. Measured with boxes a frame late: 0.09 to 0.25 for pairs on PETS, nothing to tell on TUD."""
 NEARLY = 0.5
 """Frames by which a span may be missed."""
 PACE_CHANGE = 0.1
@@ -204,13 +201,9 @@ class Selector(Chooser):
         fresh = float(worth.sum()) or 1.0
         left = worth @ self.retention.kept(older.ravel(), rung.fit) / fresh
         alone = [each.accuracy for each in self.ladder.rungs if each.name in members_of(name)]
-        lone = float(np.mean(alone, axis=0) @ self.histogram.shares) / fresh if alone else 0.0
-        lost = np.where(
-            older <= RECENT_SECONDS * self.rules.fps,
-            MISLAID / looks * (1 - left.reshape(older.shape)),
-            (1 - min(lone, 1.0)) / (looks - 1),
-        )
-        return np.asarray(1 - lost.sum(axis=0))
+        lone = float(np.mean(alone, axis=0) @ self.histogram.shares) / fresh if alone else LONE
+        recent = older <= RECENT_SECONDS * self.rules.fps
+        return share_held(left.reshape(older.shape), recent, lone)
 
     def curves(self, names: Sequence[str], ages: FloatArray) -> FloatArray:
         """`precisions` of several rungs at once: float64 [names, ages]."""

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import TypeAdapter
+from pydantic import BeforeValidator, TypeAdapter
 
 from edgeward.errors import BudgetError
 from edgeward.serve.actions import Infer, Job, Load, Switch, Wait
@@ -149,6 +149,11 @@ class QueryState:
         return self.chosen or self.spec.model
 
 
+def _members(cold: object) -> object:
+    """Logs of before there were models in turn hold whether a model was cold; its first run hardly matters in one."""
+    return frozenset() if isinstance(cold, bool) else cold
+
+
 @dataclass(frozen=True, slots=True)
 class ModelState:
     """Where a model is and what it costs.
@@ -171,7 +176,7 @@ class ModelState:
     error: str = ""
     variant: str = ""
     watch: Watch = Watch()
-    cold: frozenset[str] = frozenset()
+    cold: Annotated[frozenset[str], BeforeValidator(_members)] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,10 +25,12 @@ from edgeward.errors import ConfigError, MissingExtra
 from edgeward.vision.kalman import Array, Motion
 from edgeward.vision.results import Detections, FloatArray, IntArray
 
-__all__ = ["ByteTracker"]
+__all__ = ["TRACKING_FLOOR", "ByteTracker"]
 
 Index = npt.NDArray[np.intp]
 BoolArray = npt.NDArray[np.bool_]
+TRACKING_FLOOR = 0.1
+"""The second association needs the faint boxes too (Zhang et al., ECCV 2022, section 3)."""
 FAINT_IOU = 0.5
 """A faint box joins a track only where it overlaps this well (the paper's implementation has the same)."""
 
