@@ -39,7 +39,7 @@ from edgeward.vision.truth import Truth, load_truth  # noqa: E402
 from edgeward.weights.store import WeightStore  # noqa: E402
 
 KEPT = HERE.parent / "results"
-FUSED = ("fast+center320", "nano320+center320", "fast~nano320", "nano320~center320", "nano~center")
+FUSED = ("fast+center320", "nano320+center320", "fast~nano320", "nano320~center320")
 """Rungs of two models, together or in turn: some that take less than the larger detectors, some that find more than any."""
 CONFIDENCE = 0.05
 """Least score of a box; the precision-recall curve needs the faint ones, too."""

@@ -3,7 +3,7 @@
     python benchmarks/select/regimes.py --full
 
 Scenes play at the rate they were recorded at (PETS 7, TUD 25 frames a second), in turns of about 19 s of PETS and what
-is left of TUD. The ladder has six models and five rungs of two of them (`recorded.FUSED`); "best_fixed" is the best of the
+is left of TUD. The ladder has six models and four rungs of two of them (`recorded.FUSED`); "best_fixed" is the best of the
 models, "best_fixed_rung" the best of all rungs. One third of each recording calibrates the ladder and tunes TOD and
 Chameleon at the nominal load; the other two are judged. Full: each third in turn, mean of the three. All choosers show the
 ladder's comparable scores. The film jumps between cameras of different pace, which the box notices within some frames.
