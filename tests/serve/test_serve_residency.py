@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import math
 import random
 from collections import Counter
 from dataclasses import replace
@@ -15,7 +16,7 @@ from tinymodel import save_detector
 from edgeward.clock import NS
 from edgeward.serve.actions import Evict, Infer, Load, Wait
 from edgeward.serve.apply import apply
-from edgeward.serve.batching import Turn, batch_sizes, served
+from edgeward.serve.batching import EXHAUSTIVE, Turn, batch_sizes, served
 from edgeward.serve.events import Decided, Evicted, FrameArrived, Loaded
 from edgeward.serve.modelconfig import ModelConfig
 from edgeward.serve.models import resolve_model
@@ -280,8 +281,9 @@ def test_batches_serve_the_worst_off_best(turns):
     chosen = batch_sizes(turns)
     every = itertools.product(*[[size for size, _ in each.infer_ns] for each in turns])
     found, best = sorted(served(turns, chosen)), max(sorted(served(turns, batches)) for batches in every)
-    assert found[0] == pytest.approx(best[0])
-    assert found == pytest.approx(best, abs=0.02), "those after the worst off may miss a little"
+    if math.prod(len(each.infer_ns) for each in turns) <= EXHAUSTIVE:
+        assert found == best
+    assert found[0] == pytest.approx(best[0]), "what holds of many models, too, is of the worst off"
 
 
 def test_the_worst_off_of_many_models_is_served_as_well_as_by_trying_all():
