@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edgeward.serve.ages import Ages
 from edgeward.serve.certainty import UNCHANGED, certain, fitted
-from edgeward.serve.evidence import Evidence, expected_area
+from edgeward.serve.evidence import EMPTY, Drift, Evidence, expected_area
 from edgeward.serve.staleness import Motion, Retention
 from edgeward.vision.metrics.precision import average_precision
 from edgeward.vision.results import Detections
@@ -41,13 +41,38 @@ def test_models_are_told_apart_only_by_looks_at_the_same_scene():
     for _ in range(50):
         evidence = evidence.seen("small", 5.0, expected=0.5, elapsed=0.1)
     assert evidence.factor("small") == pytest.approx(1, abs=0.2)  # how much is there is not known either
-    before = evidence.doubt("small", "large")
+    before = variance(evidence, "small", "large")
     for _ in range(20):
         evidence = evidence.seen("small", 5.0, 0.5, 0.1).seen("large", 4.0, 0.8, 0.1)
     assert evidence.factor("large") / evidence.factor("small") < 0.75  # 4 where 8 were promised
-    assert evidence.doubt("small", "large") < before
+    assert variance(evidence, "small", "large") < before
     later = evidence.seen("small", 5.0, 0.5, elapsed=1000.0)
     assert later.factor("large") == pytest.approx(1, abs=0.05)
+
+
+def variance(evidence: Evidence, name: str, other: str) -> float:
+    """Of the logarithm of one's factor over the other's."""
+    contrast = np.zeros(1 + len(evidence.names))
+    contrast[1 + evidence.names.index(name)], contrast[1 + evidence.names.index(other)] = 1, -1
+    return float(contrast @ np.array(evidence.covariance) @ contrast)
+
+
+@settings(max_examples=30)
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 50), st.floats(0.1, 1), st.floats(0, 9)), max_size=20),
+    st.floats(0.1, 1),
+    st.floats(0, 9),
+)
+def test_what_a_look_would_teach_is_by_how_much_it_lessens_the_doubt(looks, expected, elapsed):
+    evidence = Evidence.none(("a", "b", "c"), Drift(own_seconds=1e9))
+    for name, area, promised, since in looks:
+        evidence = evidence.seen(name, area, promised, since)
+    learned = evidence.learned("a", "b", expected, elapsed)
+    area = math.exp(evidence.mean[0] + evidence.mean[1]) * expected - EMPTY  # just what is expected
+    if area > 0:
+        later = evidence.seen("a", area, expected, elapsed)
+        assert later.mean[1:] == pytest.approx(evidence.mean[1:], abs=1e-6)
+        assert learned**2 == pytest.approx(variance(evidence, "a", "b") - variance(later, "a", "b"), abs=1e-6)
 
 
 @settings(max_examples=30)

@@ -134,6 +134,25 @@ def test_probes_free_it_from_a_blind_spot_and_cost_their_share():
     assert spent <= rules.probe_share * 60
 
 
+@pytest.mark.parametrize("worse", [0.99, 0.97, 0.7])
+def test_looks_are_taken_only_where_what_they_teach_is_worth_it(worse):
+    swift = replace(MIDDLE, seconds=0.03)
+    rival = replace(swift, name="rival", accuracy=(0.3, *(worse * each for each in swift.accuracy[1:])))
+    selector = Selector.start(replace(LADDER, rungs=(swift, rival)), RULES)
+    looks, now = [], 0.0
+    while now < 60:
+        choice = selector.choice(now)
+        selector = selector.taken(choice, now)
+        looks += [now] * choice.probe
+        answer = Answer(choice.name, now, squares([180] * 18, 0.5, now))
+        selector = selector.observe(answer, now + swift.seconds, swift.seconds)
+        now += 1 / FPS
+    if worse == 0.7:
+        assert not looks
+    else:
+        assert 0 < len(looks) < 60 * FPS / 10, "most answers are those of the model in charge"
+
+
 def test_without_objects_for_minutes_every_size_is_as_likely():
     selector, _ = live(Selector.start(LADDER, RULES), small_and_large, 3)
     selector, taken = live(selector, lambda rung, now: Detections.empty(), 240, start=3.0)

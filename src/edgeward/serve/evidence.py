@@ -25,6 +25,10 @@ SURPRISE = 3.0
 """Standard deviations beyond which an answer counts no more."""
 EMPTY = 0.5
 """Objects that are added to what was found: the logarithm of nothing has no bound."""
+LEAST = 0.01
+"""The same of what a table says of the sizes in view."""
+LONGEST = 10.0
+"""Seconds after which a scene may hold anything."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +70,14 @@ class Evidence:
         kept = np.full(count, math.exp(-elapsed / drift.own_seconds))
         kept[0] = 1.0
         gained = drift.own**2 * (1 - kept**2)
-        gained[0] = drift.scene**2 * min(elapsed, 10.0)
+        gained[0] = drift.scene**2 * min(elapsed, LONGEST)
         mean = np.array(self.mean) * kept
         covariance = np.array(self.covariance) * np.outer(kept, kept)
         covariance[np.diag_indices(count)] += gained
         at = 1 + self.names.index(name)
         towards = covariance[:, 0] + covariance[:, at]
         spread = float(towards[0] + towards[at]) + drift.noise**2 / (area + EMPTY)
-        error = math.log((area + EMPTY) / (max(expected, 0.01))) - mean[0] - mean[at]
+        error = math.log((area + EMPTY) / max(expected, LEAST)) - mean[0] - mean[at]
         most = SURPRISE * math.sqrt(spread)  # a cut or a blinded camera says little of one model's worth
         mean = mean + towards * (min(max(error, -most), most) / spread)
         covariance = covariance - np.outer(towards, towards) / spread
@@ -83,11 +87,16 @@ class Evidence:
         """What the model's table is to be multiplied by."""
         return math.exp(self.mean[1 + self.names.index(name)])
 
-    def doubt(self, name: str, other: str) -> float:
-        """Standard deviation of the logarithm of one's factor over the other's."""
+    def learned(self, name: str, other: str, expected: float, elapsed: float) -> float:
+        """Standard deviation by which one answer of `name`, `elapsed` seconds from now, would change what is known of
+        the logarithm of its factor over the other's. expected: as of `seen`."""
         a, b = 1 + self.names.index(name), 1 + self.names.index(other)
-        found = self.covariance
-        return math.sqrt(max(found[a][a] + found[b][b] - 2 * found[a][b], 0.0))
+        found, drift = self.covariance, self.drift
+        scene = found[0][0] + drift.scene**2 * min(elapsed, LONGEST)
+        towards = found[0][a] - found[0][b] + found[a][a] - found[a][b]
+        area = math.exp(self.mean[0] + self.mean[a]) * max(expected, LEAST)
+        spread = scene + 2 * found[0][a] + found[a][a] + drift.noise**2 / max(area, EMPTY)
+        return abs(towards) / math.sqrt(spread)
 
 
 def expected_area(chances: npt.NDArray[np.floating]) -> float:

@@ -4,14 +4,19 @@
     if name is not None and left_after(selector, rungs[name], now, resident) >= 0: ...
 
 A look costs accuracy on screen: its boxes may be worse, and better ones come later. What looks may cost together is
-saved up over time; what each is worth is told by how far the evidence is in doubt.
+saved up over time, and one is taken only where what it is expected to teach is worth more than it costs (the knowledge
+gradient of Frazier, Powell and Dayanik, "A knowledge-gradient policy for sequential information collection", SIAM J.
+Control Optim. 47(5), 2008).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from statistics import NormalDist
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from edgeward.serve.ladder import Rung
 from edgeward.serve.members import held_bytes, missing_seconds
@@ -25,36 +30,56 @@ SHARED = 1.5
 """How much longer the turns are than the answers when others use the processor, too."""
 BLIND = 0.25
 """A model that finds less than this share of what the strongest finds of a size may miss what counts."""
-HOPE = 1.0
-"""Standard deviations by which a model may be better than estimated."""
 SAVED = 10.0
 """Seconds for which looks may be saved up."""
 CHEAPEST = 0.25
 """Share of the accuracy that a look costs at least."""
+FAR = 4.0
+"""Standard deviations by which a rung is never better than expected, and needs no look."""
+NORMAL = NormalDist()
 
 
 def candidate(
     selector: Selector, rungs: Mapping[str, Rung], values: Mapping[str, float], strongest: Rung, now: float
 ) -> str | None:
-    """The rung that may be better than the one in charge, for all that is known: the likeliest such.
+    """The rung of which one look is worth most beyond its price, None when none is worth it.
 
     Where the one in charge is blind for sizes, the strongest has its turn first.
     """
     if not selector.rules.probe_share:
         return None
     active = selector.ladder.rung(selector.active)
-    may: dict[str, float] = {}
     blind = any(own < BLIND * its for own, its in zip(active.accuracy, strongest.accuracy, strict=True))
     if blind and strongest.name != selector.active:
         looked = selector.latency.ran.get(strongest.name, now if selector.began is None else selector.began)
         if (now - looked) * selector.rules.probe_share >= price(selector, strongest, (strongest.name,)):
             return strongest.name
-    for name in rungs:
-        if name != selector.active and selector.rules.drift is not None and _sharing(selector) == 1:
-            hoped = values[name] * math.exp(HOPE * selector.evidence.doubt(name, selector.active))
-            if hoped > (1 + selector.rules.margin) * values[selector.active]:
-                may[name] = hoped
-    return max(sorted(may), key=may.__getitem__, default=None)
+    if selector.rules.drift is None or _sharing(selector) > 1:
+        return None
+    known = (name for name in sorted(rungs) if name != selector.active and min(values[name], values[active.name]) > 0)
+    net = {
+        name: taught - price(selector, rungs[name], (name,))
+        for name in known
+        if (taught := _taught(selector, rungs[name], values[name] / values[active.name])) > 0
+    }
+    best = max(net, key=net.__getitem__, default="")
+    return best if best and net[best] > 0 else None
+
+
+def _taught(selector: Selector, rung: Rung, ratio: float) -> float:
+    """Seconds' worth of accuracy that one look is expected to gain: it may turn out that the rung should be in charge,
+    for as long as what is learned holds. ratio: of what is expected of it to what is expected of the one in charge.
+    """
+    drift, seconds = selector.evidence.drift, max(selector.turn, 1 / selector.rules.fps)
+    ahead = math.log(ratio) - math.log1p(selector.rules.margin)
+    if ahead < -FAR * math.sqrt(2) * drift.own:
+        return 0.0
+    expected = float(np.dot(selector.histogram.shares, rung.accuracy))
+    learned = selector.evidence.learned(rung.name, selector.active, expected, seconds)
+    if not learned:
+        return 0.0
+    gain = learned * NORMAL.pdf(ahead / learned) + ahead * NORMAL.cdf(ahead / learned)
+    return gain * drift.own_seconds
 
 
 def price(selector: Selector, rung: Rung, resident: Collection[str]) -> float:

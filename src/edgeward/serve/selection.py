@@ -110,6 +110,8 @@ class Selector(Chooser):
         evidence = self.evidence
         if rules.drift is not None:
             expected = float(np.dot(histogram.shares, rung.accuracy))
+            if looks_of(rung.name) > 1:  # looks that are long ago or moved far add less to what is found
+                expected *= float(self.held(rung.name, np.array([elapsed * rules.fps]))[0])
             evidence = evidence.seen(rung.name, area, expected, elapsed)
         return replace(
             self,
