@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -12,11 +13,14 @@ from hypothesis import strategies as st
 from test_serve_laddering import TAKES, LadderCosts, answers, boxes, ladder, state
 
 from edgeward.clock import NS
-from edgeward.serve.events import FrameArrived
+from edgeward.serve.actions import Infer
+from edgeward.serve.events import FrameArrived, Inferred
+from edgeward.serve.ladder import Rung
 from edgeward.serve.policies import policy_named
 from edgeward.serve.rules import Rules
 from edgeward.serve.selection import Selector
 from edgeward.serve.simulate import simulate
+from edgeward.serve.state import ModelSpec, QuerySpec, State
 from edgeward.serve.turns import _first, _Waiting, costliest
 
 MS = NS // 1000
@@ -99,6 +103,36 @@ def test_several_answers_that_can_wait_are_not_put_off_until_they_miss_together(
     run = served("edf-lru", (200, 45, 201, 199), moving=("c0", "c2", "c3"))
     for query, period in (("q0", 200), ("q2", 201), ("q3", 199)):
         assert in_time_for_the_next(run, query, period) > 0.95
+
+
+class InTurn(Paces):
+    """Two models in turn: 10 ms and 70 ms, 40 ms on average."""
+
+    def __init__(self):
+        super().__init__(moving=("c0", "c1", "c2"))
+        self.looks = Counter()
+
+    def outcome(self, decided):
+        if not isinstance(decided.action, Infer):
+            return super().outcome(decided)
+        (job,) = decided.action.jobs
+        self.looks[job.query] += 1
+        part, took = ("small", 10) if self.looks[job.query] % 2 else ("large", 70)
+        results = self.results(part, decided.action)
+        ends = decided.time_ns + took * MS
+        return Inferred(ends, decided.number, decided.action.model, (job,), results, part=part)
+
+
+def test_frames_that_models_in_turn_look_at_can_wait_only_as_long_as_for_the_slowest():
+    name, periods = "small~large", (200, 60, 210)
+    only = replace(ladder(), rungs=(Rung(name, (0.9, 0.9), 0.04, static_iou=0.99, parts=(0.01, 0.07)),))
+    chooser = Selector.start(only, Rules(30, 1000, 1000, own_frame=False))
+    queries = [QuerySpec(f"q{camera}", f"c{camera}", "people", 0, NS // 2, NS, False, (name,)) for camera in range(3)]
+    models = [ModelSpec(name, {name: 100}, 1)]
+    begun = State.start(queries, models, 10_000, {query.name: chooser for query in queries})
+    run = simulate(begun, arrivals(8, periods), policy_named("edf-lru"), InTurn())
+    for query, period in (("q0", 200), ("q2", 210)):
+        assert in_time_for_the_next(run, query, period) > 0.98
 
 
 WAITS = st.lists(

@@ -56,8 +56,7 @@ def costliest(state: State, jobs: Sequence[Job]) -> Job | None:
     if len(known) < 2 or len(known) < len(jobs):
         return None
     known = sorted(known, key=lambda job: (job.turn_ns, job.query))[:MOST]
-    seconds = [_selector(state, job).latency.seconds[state.queries[job.query].model] for job in known]
-    waiting = [_waiting(state, job, math.fsum(seconds)) for job in known]
+    waiting = [_waiting(state, job, math.fsum(_seconds(state, each) for each in known)) for job in known]
     return waiting[_first(waiting)].job
 
 
@@ -86,10 +85,16 @@ def _selector(state: State, job: Job) -> Selector:
     return cast(Selector, state.queries[job.query].chooser)
 
 
+def _seconds(state: State, job: Job) -> float:
+    """Of models in turn those of the slowest: with less, a frame that can wait might wait too long."""
+    name, selector = state.queries[job.query].model, _selector(state, job)
+    return max(selector.ladder.rung(name).turns(selector.latency.seconds[name]))
+
+
 def _waiting(state: State, job: Job, horizon: float) -> _Waiting:
     """What waiting for up to `horizon` seconds would cost a frame."""
     query, selector = state.queries[job.query], _selector(state, job)
-    seconds, fps = selector.latency.seconds[query.model], selector.rules.fps
+    seconds, fps = _seconds(state, job), selector.rules.fps
     since = (state.now_ns - job.arrived_ns) / NS
     coming = np.arange(1, max(math.ceil((since + seconds + horizon) * fps), 1) + 1, dtype=np.float64)
     behind = (job.arrived_ns - query.answered_arrival_ns) / NS * fps
