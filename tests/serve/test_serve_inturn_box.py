@@ -6,7 +6,7 @@ import onnx
 import pytest
 from hypothesis import settings
 from onnx import numpy_helper
-from test_serve_fused import DEVICE, box_text, started
+from test_serve_fused import DEVICE, assert_blamed, box_text, ran_without_m1, started
 from test_serve_inturn_worth import rung
 
 from edgeward.errors import BudgetError, ConfigError
@@ -17,6 +17,7 @@ from edgeward.serve.ladder import Ladder, save_ladder
 from edgeward.serve.log import read_log
 from edgeward.serve.modelconfig import members_of
 from edgeward.serve.replay import replay
+from edgeward.serve.runner import Runner
 
 SETTINGS = settings(max_examples=100, deadline=None, derandomize=True)
 
@@ -113,22 +114,27 @@ def test_two_cameras_take_turns_each_on_its_own(tmp_path):
 
 def test_where_a_member_cannot_be_loaded_the_other_goes_on(tmp_path):
     calibrated(tmp_path / "pets.json")
-    text = two_eyes(tmp_path, frames=75)
-    box = Box(parse_config(text, "box.yaml").resolved(tmp_path))
-    own = {ref.segment for ref in box.models["m1"].packed.tensors.values()}
-    for segment in own - {ref.segment for ref in box.models["m0"].packed.tensors.values()}:
-        (tmp_path / "cache/weights" / segment).rename(tmp_path / segment)
-    with box:
-        box.run()
-        report = box.report()
-    (recording,) = read_log(tmp_path / "data" / "log")
-    failed = {event.model for event in recording.events if isinstance(event, Failed)}
-    assert "m0~m1" in failed
-    assert failed <= {"m1", "m0~m1"}
-    assert report.queries[0].model == "m0"
-    assert {model.name: model.inferences for model in report.models}["m0"] > 30
+    recording = ran_without_m1(tmp_path, two_eyes(tmp_path, frames=75))
+    assert_blamed(recording, "m0~m1")
     assert all(event.part == "" for event in inferred(recording))
-    assert replay(recording, "edf").identical
+
+
+def test_a_member_that_fails_in_its_turn_leaves_with_all_that_holds_it(tmp_path, monkeypatch):
+    calibrated(tmp_path / "pets.json")
+    asked, answer = [], Runner.infer
+
+    def infer(self, name, pictures, confidence):
+        asked.append(name)
+        if name == "m1" and asked.count("m1") > 2:  # by itself and in turn it is rehearsed
+            raise RuntimeError("the accelerator is gone")
+        return answer(self, name, pictures, confidence)
+
+    monkeypatch.setattr(Runner, "infer", infer)
+    report, recording = ran(tmp_path, two_eyes(tmp_path, frames=75))
+    assert_blamed(recording, "m0~m1")
+    assert report.queries[0].model == "m0"
+    [why] = {event.error for event in recording.events if isinstance(event, Failed)}
+    assert why == "'m1': RuntimeError: the accelerator is gone"
 
 
 def test_what_does_not_fit_in_memory_together_is_left_out_or_refused(tmp_path):

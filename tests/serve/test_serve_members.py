@@ -87,6 +87,8 @@ def test_what_holds_a_model_that_failed_leaves_the_ladder_with_it():
     assert set(after.queries["q"].chooser.out) == {"b", "a+b", "b+c", "a+b+c"}
     alone = disappointed(state, Failed(NS, 0, "a+b", "infer", "no"))
     assert set(alone.queries["q"].chooser.out) == {"a+b"}
+    blamed = disappointed(state, Failed(NS, 0, "a+b", "infer", "no", "a"))
+    assert set(blamed.queries["q"].chooser.out) == {"a", "a+b", "a+b+c"}
 
 
 def test_a_look_and_a_switch_cost_no_load_that_is_not_needed():

@@ -137,13 +137,14 @@ class Evicted:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """An action on a model went wrong."""
+    """An action on a model went wrong. part: of one made of several, the one to blame, where that is known."""
 
     time_ns: int
     number: int
     model: str
     what: Literal["infer", "load", "switch"]
     error: str
+    part: str = ""
     kind: Literal["failed"] = "failed"
 
 

@@ -108,7 +108,7 @@ def disappointed(state: State, event: Failed) -> State:
 
     changed = dict(state.queries)
     for rung in sorted({name for query in changed.values() for name in query.spec.ladder}):
-        if rung == event.model or event.model in members_of(rung):
+        if rung == event.model or (event.part or event.model) in members_of(rung):
             changed |= _told(changed, rung, gone(rung))
     back = {
         name: replace(query, chosen=query.after, after="", also=())

@@ -9,7 +9,8 @@ runner.evict("people")
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import cv2
@@ -25,7 +26,26 @@ from edgeward.vision.frames import Image
 from edgeward.vision.preprocess import Placement, prepare
 from edgeward.vision.results import Detections, FloatArray, Result
 
-__all__ = ["Prepared", "Runner"]
+__all__ = ["PartError", "Prepared", "Runner", "blaming"]
+
+
+class PartError(ModelError):
+    """Of a model made of several, one failed; part: its name. The cause is what went wrong."""
+
+    def __init__(self, part: str, cause: BaseException) -> None:
+        super().__init__(f"{part!r}: {type(cause).__name__}: {cause}")
+        self.part = part
+
+
+@contextmanager
+def blaming(member: str, whole: str) -> Iterator[None]:
+    """What goes wrong with a member of a model becomes a PartError, which names it; with a whole one it stays."""
+    try:
+        yield
+    except Exception as error:
+        if member == whole:
+            raise
+        raise PartError(member, error) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +94,8 @@ class Runner:
                 self._needed_by[member].add(name)
         try:
             for member in members:
-                self._engines[member].attach()
+                with blaming(member, name):
+                    self._engines[member].attach()
         except BaseException:
             self._release(name)
             raise
@@ -140,7 +161,8 @@ class Runner:
     def infer(self, name: str, pictures: Sequence[Prepared], confidence: float) -> list[Result]:
         """One result per picture; boxes fainter than `confidence` are left out.
 
-        Raises ModelError when the model is not loaded or answers in a shape it did not declare.
+        Raises ModelError when the model is not loaded or answers in a shape it did not declare, PartError when that is
+        one of several that answer together.
         """
         model = self._models[name]
         if isinstance(model, FusedModel):
@@ -157,7 +179,8 @@ class Runner:
     def _infer_fused(self, model: FusedModel, pictures: Sequence[Prepared], confidence: float) -> list[Result]:
         answers: list[list[Detections]] = [[] for _ in pictures]
         for place, (member, floor) in enumerate(zip(model.members, model.floors(confidence), strict=True)):
-            found = self.infer(member, [each.members[place] for each in pictures], floor)
+            with blaming(member, model.name):
+                found = self.infer(member, [each.members[place] for each in pictures], floor)
             for answer, boxes in zip(answers, found, strict=True):
                 assert isinstance(boxes, Detections), "only detectors are fused"
                 answer.append(boxes)

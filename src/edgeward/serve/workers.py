@@ -21,7 +21,7 @@ from edgeward.serve.analysis import Analysis
 from edgeward.serve.buffer import FrameBuffer, Held
 from edgeward.serve.events import Event, Failed, Inferred, Loaded, Second, Switched
 from edgeward.serve.inturn import Turns
-from edgeward.serve.runner import Prepared, Runner
+from edgeward.serve.runner import PartError, Prepared, Runner, blaming
 from edgeward.vision.results import Result
 
 __all__ = ["Workers"]
@@ -94,9 +94,10 @@ class Workers:
         due = self._turns.due(model, queries)
         part = "" if due == model else due
         floor = min(self._analyses[job.query].floor(model, part) for job in action.jobs)
-        pictures = [self._input(due, each) for each in held.values()]
-        whole = not self._runner.begun(due, pictures)
-        found = dict(zip(held, self._runner.infer(due, pictures, floor), strict=True))
+        with blaming(due, model):
+            pictures = [self._input(due, each) for each in held.values()]
+            whole = not self._runner.begun(due, pictures)
+            found = dict(zip(held, self._runner.infer(due, pictures, floor), strict=True))
         self._turns.looked(due, queries)
         return found, whole, part
 
@@ -131,9 +132,11 @@ class Workers:
         try:
             outcome = work(number, action)
         except Exception as error:
-            if not isinstance(error, EdgewardError):
+            part = error.part if isinstance(error, PartError) else ""
+            why = str(error) if part else f"{type(error).__name__}: {error}"
+            if not isinstance(error.__cause__ if part else error, EdgewardError):
                 logger.exception("%s of %s failed", action.kind, action.model)
-            outcome = Failed(0, number, action.model, action.kind, f"{type(error).__name__}: {error}"[:500])
+            outcome = Failed(0, number, action.model, action.kind, why[:500], part)
         self._post(outcome)
 
 
