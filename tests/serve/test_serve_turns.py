@@ -19,7 +19,7 @@ from edgeward.serve.ladder import Rung
 from edgeward.serve.policies import policy_named
 from edgeward.serve.rules import Rules
 from edgeward.serve.selection import Selector
-from edgeward.serve.simulate import simulate
+from edgeward.serve.simulate import MedianCosts, simulate
 from edgeward.serve.state import ModelSpec, QuerySpec, State
 from edgeward.serve.turns import _first, _Waiting, costliest
 
@@ -123,16 +123,30 @@ class InTurn(Paces):
         return Inferred(ends, decided.number, decided.action.model, (job,), results, part=part)
 
 
-def test_frames_that_models_in_turn_look_at_can_wait_only_as_long_as_for_the_slowest():
-    name, periods = "small~large", (200, 60, 210)
+def in_turn():
+    """A box with three cameras and a ladder of one rung in turn."""
+    name = "small~large"
     only = replace(ladder(), rungs=(Rung(name, (0.9, 0.9), 0.04, static_iou=0.99, parts=(0.01, 0.07)),))
     chooser = Selector.start(only, Rules(30, 1000, 1000, own_frame=False))
     queries = [QuerySpec(f"q{camera}", f"c{camera}", "people", 0, NS // 2, NS, False, (name,)) for camera in range(3)]
     models = [ModelSpec(name, {name: 100}, 1)]
-    begun = State.start(queries, models, 10_000, {query.name: chooser for query in queries})
-    run = simulate(begun, arrivals(8, periods), policy_named("edf-lru"), InTurn())
+    return State.start(queries, models, 10_000, {query.name: chooser for query in queries})
+
+
+def test_frames_that_models_in_turn_look_at_can_wait_only_as_long_as_for_the_slowest():
+    run = simulate(in_turn(), arrivals(8, (200, 60, 210)), policy_named("edf-lru"), InTurn())
     for query, period in (("q0", 200), ("q2", 210)):
         assert in_time_for_the_next(run, query, period) > 0.98
+
+
+def test_another_policy_is_charged_what_each_model_in_turn_takes():
+    """Latencies are the same each time: the medians of one policy's run are what another one's takes."""
+    frames = arrivals(8, (200, 60, 210))
+    begun, known = in_turn(), simulate(in_turn(), frames, policy_named("edf-lru"), InTurn())
+    again = simulate(begun, frames, policy_named("fifo-lru"), MedianCosts(known.events))
+    real = simulate(begun, frames, policy_named("fifo-lru"), InTurn())
+    assert Counter(event.part for event in again.events if isinstance(event, Inferred)).keys() == {"small", "large"}
+    assert again.decisions == real.decisions
 
 
 WAITS = st.lists(

@@ -60,7 +60,8 @@ def candidate(
     net = {
         name: taught - price(selector, rungs[name], (name,))
         for name in known
-        if (taught := _taught(selector, rungs[name], values[name] / values[active.name])) > 0
+        if (taught := _taught(selector, rungs[name], values[name] / values[active.name]))
+        > _least_price(selector, rungs[name])  # what a look costs in full takes longer to tell
     }
     best = max(net, key=net.__getitem__, default="")
     return best if best and net[best] > 0 else None
@@ -89,7 +90,7 @@ def price(selector: Selector, rung: Rung, resident: Collection[str]) -> float:
         return 0.0
     held = 1 - selector.precision(selector.active, selector.latency.seconds[selector.active] + seconds) / own
     worse = max(1 - selector.precision(rung.name) / own, 0.0)
-    cost = max(seconds, 1 / selector.rules.fps) * max(worse, CHEAPEST) + seconds * max(held, 0.0)
+    cost = _least_price(selector, rung) * max(worse / CHEAPEST, 1.0) + seconds * max(held, 0.0)
     cost *= _sharing(selector)
     if rung.name not in resident:
         ladder, memory = selector.ladder, selector.rules.memory
@@ -97,6 +98,11 @@ def price(selector: Selector, rung: Rung, resident: Collection[str]) -> float:
         if memory is not None and held_bytes(ladder, (selector.active, rung.name)) > memory:
             cost += ladder.rung(selector.active).load_seconds  # it has to make room, and to come back
     return cost
+
+
+def _least_price(selector: Selector, rung: Rung) -> float:
+    """Of a look whose boxes are not much worse, which holds up nothing and needs no load."""
+    return CHEAPEST * max(selector.latency.seconds[rung.name], 1 / selector.rules.fps)
 
 
 def _sharing(selector: Selector) -> float:

@@ -30,6 +30,7 @@ from edgeward.serve.events import (
     Switched,
     Waited,
 )
+from edgeward.serve.inturn import Turns
 from edgeward.serve.policy import Policy
 from edgeward.serve.state import State
 
@@ -50,14 +51,16 @@ class MedianCosts(Costs):
     """Charges each action the median of what actions like it took in a recording.
 
     Like it: the same kind, model and batch size; an unseen batch size is charged in proportion to
-    the nearest seen one, an unseen model what the slowest seen one took.
+    the nearest seen one, an unseen model what the slowest seen one took. Of models in turn: the one whose turn it is.
     """
 
     def __init__(self, events: Iterable[Event]) -> None:
         samples: dict[tuple[str, str], dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+        self._turns = Turns()
         for decided, outcome in pairs(events):
             if not isinstance(outcome, Failed | Waited):
-                kind, model, batch = _likeness(decided.action)
+                part = outcome.part if isinstance(outcome, Inferred) else ""
+                kind, model, batch = _likeness(decided.action, part)
                 samples[kind, model][batch].append(outcome.time_ns - decided.time_ns)
         self._medians = {
             key: {batch: round(median(times)) for batch, times in by_batch.items()} for key, by_batch in samples.items()
@@ -67,7 +70,17 @@ class MedianCosts(Costs):
         action = decided.action
         if isinstance(action, Wait):
             return Waited(max(action.until_ns, decided.time_ns), decided.number)
-        return ending(decided, decided.time_ns + self._charge(*_likeness(action)))
+        part = ""
+        if isinstance(action, Infer):
+            due = self._turns.due(action.model, {job.query for job in action.jobs})
+            part = due if due != action.model else ""
+            self.looked(action, due)
+        ended = ending(decided, decided.time_ns + self._charge(*_likeness(action, part)))
+        return replace(ended, part=part) if isinstance(ended, Inferred) else ended
+
+    def looked(self, action: Infer, model: str) -> None:
+        """Notes which model, of those in turn or by itself, looked at the frames."""
+        self._turns.looked(model, {job.query for job in action.jobs})
 
     def _charge(self, kind: str, model: str, batch: int) -> int:
         seen = self._medians.get((kind, model))
@@ -97,6 +110,8 @@ class RecordedCosts(Costs):
         if recorded is None:
             return None  # cut short by another event, or still under way when the recording ended
         before, outcome = recorded
+        if isinstance(outcome, Inferred) and isinstance(before.action, Infer):
+            self._medians.looked(before.action, outcome.part or outcome.model)
         return replace(outcome, time_ns=decided.time_ns + (outcome.time_ns - before.time_ns))
 
 
@@ -227,10 +242,11 @@ def under_way(state: State) -> list[Decided]:
     return begun
 
 
-def _likeness(action: Action) -> tuple[str, str, int]:
+def _likeness(action: Action, part: str = "") -> tuple[str, str, int]:
+    """part: of models in turn, the one that looked."""
     match action:
         case Infer(model=model, variant=variant):
-            like = f"{model}/{variant}" if variant else model
+            like = part or (f"{model}/{variant}" if variant else model)
             return "infer", "+".join((like, *action.also)), action.batch
         case Switch(model=model):
             return "switch", model, 1
