@@ -28,7 +28,7 @@ from edgeward.serve.log import read_log
 from edgeward.serve.modelconfig import members_of
 from edgeward.serve.models import ServedModel
 from edgeward.serve.replay import replay
-from edgeward.serve.runner import Runner
+from edgeward.serve.runner import PartError, Runner
 from edgeward.serve.state import union_bytes
 from edgeward.vision.fusion import fused
 from edgeward.vision.labels import relabelled
@@ -55,6 +55,26 @@ def heads(tmp_path):
 
 
 # One answer of all.
+
+
+def test_a_member_that_fails_is_named(heads, monkeypatch):
+    runner = Runner(together(heads, "m1+m2"), threads=1)
+    runner.load("m1+m2")
+
+    def broken(*args):
+        raise TypeError("not of this kind")
+
+    image = images(1)[0]
+    picture = runner.prepare("m1+m2", image)
+    monkeypatch.setattr(runner._engines["m2"], "run", broken)
+    with pytest.raises(PartError, match="'m2': TypeError: not of this kind") as caught:
+        runner.infer("m1+m2", [picture], 0.3)
+    assert caught.value.part == "m2"
+    with pytest.raises(TypeError):  # a fault of ours is no mistake of the user
+        runner.rehearse("m1+m2")
+    monkeypatch.setattr(runner, "_pieces", broken)
+    with pytest.raises(PartError, match="'m1': TypeError") as caught:
+        runner.prepare("m1+m2", image)
 
 
 def by_hand(runner, models, name, picture, floors):

@@ -199,3 +199,31 @@ def test_looks_too_far_apart_to_be_joined_promise_no_more_than_one_of_them():
         rung("a", 0.03, (0.5,) * 3), rung("b", 0.03, (0.5,) * 3), rung("a~b", 0.03), speed=0.0, rules=rules
     )
     assert camera.precision("a~b") <= camera.precision("a") + 1e-9
+
+
+@SETTINGS
+@given(st.floats(0.5, 1.0), st.floats(1.1, 20))
+def test_a_lone_look_says_nothing_against_its_rung(share, apart):
+    """Now and then one of two has a look while a third model is in charge: what it lacks is the other's look."""
+    whole = 0.9
+    alone = share * whole
+    rungs = [rung("big", 0.03, (0.8,) * 3), *(rung(name, 0.03, (alone,) * 3) for name in "ab")]
+    begun = Selector.start(
+        Ladder("box", ("object",), EDGES, (*rungs, rung("a~b", 0.03, (whole,) * 3))), Rules(30, 640, 480)
+    )
+    now = 0.0
+
+    def boxes(found):
+        """As many as make up so large an area, all of a size and side by side."""
+        count = max(round(found), 1)
+        box = np.stack(
+            [np.arange(count) * 50.0, np.zeros(count), np.arange(count) * 50.0 + 40, np.full(count, 40.0)], 1
+        )
+        return Detections(box, [0.999] * count, [0] * count)
+
+    for turn in range(12):
+        begun = begun.observe(Answer("big", now, boxes(80)), now + 0.03, 0.03)
+        answer = Answer("a~b", now + 0.03, boxes(100 * alone), part="ab"[turn % 2])
+        begun = begun.observe(answer, now + 0.06, 0.03)
+        now += apart
+    assert begun.evidence.factor("a~b") / begun.evidence.factor("big") == pytest.approx(1, abs=0.02)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from edgeward.clock import NS
 from edgeward.errors import BudgetError, ConfigError
 from edgeward.serve.answering import Room
+from edgeward.serve.choice import Answer
 from edgeward.serve.elsewhere import elsewhere
 from edgeward.serve.events import Failed
 from edgeward.serve.joint import assign
@@ -23,6 +24,7 @@ from edgeward.serve.members import held_bytes, member_bytes, missing_seconds
 from edgeward.serve.rules import Rules
 from edgeward.serve.selection import Selector
 from edgeward.serve.state import ModelSpec, QuerySpec, State
+from edgeward.vision.results import Detections
 
 SIZES = {"a": 40, "b": 50, "c": 60}
 LOADS = {"a": 0.4, "b": 0.5, "c": 0.6}
@@ -89,6 +91,24 @@ def test_what_holds_a_model_that_failed_leaves_the_ladder_with_it():
     assert set(alone.queries["q"].chooser.out) == {"a+b"}
     blamed = disappointed(state, Failed(NS, 0, "a+b", "infer", "no", "a"))
     assert set(blamed.queries["q"].chooser.out) == {"a", "a+b", "a+b+c"}
+
+
+def test_who_only_looked_at_what_failed_goes_back():
+    query = QuerySpec("q", "cam", "a", 0, NS, NS, ladder=NAMES)
+    models = [ModelSpec(name, {part: SIZES[part] for part in name.split("+")}) for name in NAMES]
+    state = State.start([query], models, 1000, {"q": Selector.start(ladder(*NAMES), Rules(10.0, 640, 480))})
+    asked = replace(state.queries["q"], chosen="a", after="b")
+    for failed in (Failed(NS, 0, "a", "infer", "no"), Failed(NS, 0, "a+b", "infer", "no", "a")):
+        after = disappointed(replace(state, queries={"q": asked}), failed).queries["q"]
+        assert (after.chosen, after.after) == ("b", "")
+
+
+def test_an_answer_shows_that_all_that_took_part_in_it_work():
+    selector = Selector.start(ladder(*NAMES), Rules(10.0, 640, 480))
+    for name in NAMES:
+        selector = selector.failed(name, 0.0, "a hiccup")
+    after = selector.observe(Answer("a+b", 1.0, Detections.empty()), 1.1, 0.1)
+    assert set(selector.out) - set(after.out) == {"a", "b", "a+b"}
 
 
 def test_a_look_and_a_switch_cost_no_load_that_is_not_needed():

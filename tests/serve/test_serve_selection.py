@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from edgeward.serve.ages import frames_on_screen
 from edgeward.serve.choice import Answer, Choice
 from edgeward.serve.ladder import Ladder, Rung
 from edgeward.serve.latency import Latency
+from edgeward.serve.looks import left_after, price
 from edgeward.serve.rivals import Fixed, Oracle, Periodic, Random, RoundRobin, Thresholds, agreement
 from edgeward.serve.rules import Rules
 from edgeward.serve.selection import Selector
@@ -134,23 +136,60 @@ def test_probes_free_it_from_a_blind_spot_and_cost_their_share():
     assert spent <= rules.probe_share * 60
 
 
-@pytest.mark.parametrize("worse", [0.99, 0.97, 0.7])
-def test_looks_are_taken_only_where_what_they_teach_is_worth_it(worse):
+def hoped_for(selector, rival):
+    """Seconds' worth by which one look may better the choice, by integration over what it may teach."""
+    values = selector.precision(rival), selector.precision(selector.active)
+    ahead = math.log(values[0] / values[1]) - math.log1p(selector.rules.margin)
+    expected = float(np.dot(selector.histogram.shares, selector.ladder.rung(rival).accuracy))
+    learned = selector.evidence.learned(rival, selector.active, expected, max(selector.turn, 1 / FPS))
+    deviations = np.linspace(-9, 9, 20001)
+    chances = np.exp(-(deviations**2) / 2) / math.sqrt(2 * math.pi)
+    then = np.trapezoid(chances * np.maximum(ahead + learned * deviations, 0), deviations)
+    return selector.evidence.drift.own_seconds * (then - max(ahead, 0))
+
+
+@pytest.mark.parametrize(("worse", "looks"), [(0.99, True), (0.97, True), (0.9, False), (0.7, False)])
+def test_looks_are_taken_just_where_what_they_may_teach_is_worth_their_price(worse, looks):
     swift = replace(MIDDLE, seconds=0.03)
-    rival = replace(swift, name="rival", accuracy=(0.3, *(worse * each for each in swift.accuracy[1:])))
-    selector = Selector.start(replace(LADDER, rungs=(swift, rival)), RULES)
-    looks, now = [], 0.0
-    while now < 60:
-        choice = selector.choice(now)
+    accuracy = (0.3, *(worse * each for each in swift.accuracy[1:]))
+    rungs = (swift, replace(swift, name="rival", accuracy=accuracy))
+    selector, resident = Selector.start(replace(LADDER, rungs=rungs), RULES), ("middle", "rival")
+    taken, now = 0, 0.0
+    while now < 20:
+        choice = selector.choice(now, resident)
+        if selector.active and now - selector.credit[1] >= RULES.dwell:
+            (other,) = {"middle", "rival"} - {selector.active}
+            rung = selector.ladder.rung(other)
+            net = hoped_for(selector, other) - price(selector, rung, resident)
+            affordable = left_after(selector, rung, now, resident) >= 0
+            if abs(net) > 1e-6:
+                assert choice.probe == (net > 0 and affordable)
+            taken += choice.probe
+        else:
+            assert not choice.probe
         selector = selector.taken(choice, now)
-        looks += [now] * choice.probe
         answer = Answer(choice.name, now, squares([180] * 18, 0.5, now))
         selector = selector.observe(answer, now + swift.seconds, swift.seconds)
         now += 1 / FPS
-    if worse == 0.7:
-        assert not looks
-    else:
-        assert 0 < len(looks) < 60 * FPS / 10, "most answers are those of the model in charge"
+    assert (taken > 0) == looks
+
+
+def test_who_cannot_be_afforded_keeps_nobody_from_looking():
+    """One rival is a little better but takes half a minute to load, the other is there."""
+    swift = replace(MIDDLE, seconds=0.03)
+    far = replace(swift, name="far", accuracy=(0.3, 0.8, 0.9), load_seconds=30.0, bytes=30)
+    near = replace(swift, name="near", accuracy=(0.3, 0.795, 0.895), bytes=10)
+    selector = Selector.start(replace(LADDER, rungs=(swift, far, near)), replace(RULES, margin=0.01))
+    looked, now = Counter(), 0.0
+    while now < 20:
+        choice = selector.choice(now, ("middle", "near"))
+        selector = selector.taken(choice, now)
+        looked[choice.name] += choice.probe
+        answer = Answer(choice.name, now, squares([180] * 18, 0.5, now))
+        selector = selector.observe(answer, now + swift.seconds, swift.seconds)
+        now += 1 / FPS
+    assert looked["near"] + looked["middle"] > 3
+    assert looked["far"] == 0
 
 
 def test_without_objects_for_minutes_every_size_is_as_likely():

@@ -19,7 +19,7 @@ from edgeward.serve.ladder import Rung
 from edgeward.serve.policies import policy_named
 from edgeward.serve.rules import Rules
 from edgeward.serve.selection import Selector
-from edgeward.serve.simulate import MedianCosts, simulate
+from edgeward.serve.simulate import MedianCosts, RecordedCosts, simulate
 from edgeward.serve.state import ModelSpec, QuerySpec, State
 from edgeward.serve.turns import _first, _Waiting, costliest
 
@@ -147,6 +147,15 @@ def test_another_policy_is_charged_what_each_model_in_turn_takes():
     real = simulate(begun, frames, policy_named("fifo-lru"), InTurn())
     assert Counter(event.part for event in again.events if isinstance(event, Inferred)).keys() == {"small", "large"}
     assert again.decisions == real.decisions
+
+
+def test_whose_turn_it_is_is_known_where_a_recording_ends():
+    frames = arrivals(8, (200, 60, 210))
+    real = simulate(in_turn(), frames, policy_named("fifo-lru"), InTurn())
+    for turns in (41, 42, 43, 44):  # whoever's turn it is next
+        answered = [place for place, event in enumerate(real.events) if isinstance(event, Inferred)]
+        costs = RecordedCosts(in_turn(), real.events[: answered[turns] + 1])
+        assert simulate(in_turn(), frames, policy_named("fifo-lru"), costs).decisions == real.decisions
 
 
 WAITS = st.lists(

@@ -15,6 +15,7 @@ model found of late counts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -30,7 +31,7 @@ from edgeward.vision.metrics.overlap import overlap
 from edgeward.vision.results import Detections
 from edgeward.vision.tracking import TRACKING_FLOOR, ByteTracker
 
-__all__ = ["LONE", "RECENT_SECONDS", "Looks", "Turns", "share_held"]
+__all__ = ["LONE", "RECENT_SECONDS", "Looks", "Turns", "between", "share_held", "whose_turn"]
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -50,6 +51,25 @@ LONE = 0.94
 """Share of what models find together that one of them finds alone, where no ladder tells: PETS and TUD 0.93 to 0.98."""
 
 
+def whose_turn(rung: str, looked: Mapping[str, float]) -> str:
+    """Of models in turn the one that has not looked for longest, of equals the first; else the rung itself.
+
+    looked: when each model looked last, absent if it never did.
+    """
+    if looks_of(rung) == 1:
+        return rung
+    return min(members_of(rung), key=lambda member: looked.get(member, -math.inf))
+
+
+def between(rung: str, part: str, time: float, looked: Mapping[str, float]) -> float:
+    """Seconds from one look to the next of the models in turn whose looks an answer of `part` at that time holds.
+
+    Infinite when one of the others never looked. looked: as of `whose_turn`.
+    """
+    ages = [time - looked.get(member, -math.inf) for member in members_of(rung) if member != part]
+    return max(ages) / len(ages)
+
+
 class Turns:
     """Which model looks at the next frame that queries ask about. Used by one thread."""
 
@@ -59,9 +79,8 @@ class Turns:
 
     def due(self, rung: str, queries: Collection[str]) -> str:
         """Of models in turn, the one that has not looked for one of these queries for longest; else the rung itself."""
-        if looks_of(rung) == 1:
-            return rung
-        return min(members_of(rung), key=lambda member: min(self._last.get((member, query), 0) for query in queries))
+        last = {member: min(self._last.get((member, query), 0) for query in queries) for member in members_of(rung)}
+        return whose_turn(rung, last)
 
     def looked(self, model: str, queries: Collection[str]) -> None:
         """Notes that a model has looked at a frame for these queries."""

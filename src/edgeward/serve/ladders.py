@@ -107,13 +107,14 @@ def disappointed(state: State, event: Failed) -> State:
         return lambda chooser: chooser.failed(rung, now, event.error)
 
     changed = dict(state.queries)
-    for rung in sorted({name for query in changed.values() for name in query.spec.ladder}):
-        if rung == event.model or (event.part or event.model) in members_of(rung):
-            changed |= _told(changed, rung, gone(rung))
+    rungs = {name for query in changed.values() for name in query.spec.ladder}
+    leaving = {rung for rung in rungs if (event.part or event.model) in members_of(rung)} | {event.model}
+    for rung in sorted(leaving & rungs):
+        changed |= _told(changed, rung, gone(rung))
     back = {
         name: replace(query, chosen=query.after, after="", also=())
         for name, query in changed.items()
-        if query.after and event.model in (query.chosen, *query.also)
+        if query.after and not leaving.isdisjoint((query.chosen, *query.also))
     }
     return replace(state, queries={**state.queries, **changed, **back})
 

@@ -1,7 +1,6 @@
 """Looks: when another model of a ladder answers once, for what it may see.
 
-    name = candidate(selector, rungs, values, strongest, now)
-    if name is not None and left_after(selector, rungs[name], now, resident) >= 0: ...
+    name = candidate(selector, rungs, values, now, resident)       # None: nobody looks
 
 A look costs accuracy on screen: its boxes may be worse, and better ones come later. What looks may cost together is
 saved up over time, and one is taken only where what it is expected to teach is worth more than it costs (the knowledge
@@ -35,51 +34,54 @@ SAVED = 10.0
 CHEAPEST = 0.25
 """Share of the accuracy that a look costs at least."""
 FAR = 4.0
-"""Standard deviations by which a rung is never better than expected, and needs no look."""
+"""Standard deviations by which a rung never differs from what is expected: it needs no look."""
 NORMAL = NormalDist()
 
 
 def candidate(
-    selector: Selector, rungs: Mapping[str, Rung], values: Mapping[str, float], strongest: Rung, now: float
+    selector: Selector, rungs: Mapping[str, Rung], values: Mapping[str, float], now: float, resident: Collection[str]
 ) -> str | None:
-    """The rung of which one look is worth most beyond its price, None when none is worth it.
+    """The rung of which one look is worth most beyond its price, None when none is worth it or can be afforded.
 
-    Where the one in charge is blind for sizes, the strongest has its turn first.
+    Where the one in charge is blind for sizes, the strongest has its turn first. resident: rungs in memory.
     """
     if not selector.rules.probe_share:
         return None
     active = selector.ladder.rung(selector.active)
+    strongest = max(rungs.values(), key=lambda rung: (rung.mean, rung.name))
     blind = any(own < BLIND * its for own, its in zip(active.accuracy, strongest.accuracy, strict=True))
     if blind and strongest.name != selector.active:
         looked = selector.latency.ran.get(strongest.name, now if selector.began is None else selector.began)
-        if (now - looked) * selector.rules.probe_share >= price(selector, strongest, (strongest.name,)):
+        due = (now - looked) * selector.rules.probe_share >= price(selector, strongest, resident)
+        if due and left_after(selector, strongest, now, resident) >= 0:
             return strongest.name
     if selector.rules.drift is None or _sharing(selector) > 1:
         return None
     known = (name for name in sorted(rungs) if name != selector.active and min(values[name], values[active.name]) > 0)
     net = {
-        name: taught - price(selector, rungs[name], (name,))
+        name: taught - price(selector, rungs[name], resident)
         for name in known
         if (taught := _taught(selector, rungs[name], values[name] / values[active.name]))
         > _least_price(selector, rungs[name])  # what a look costs in full takes longer to tell
     }
-    best = max(net, key=net.__getitem__, default="")
-    return best if best and net[best] > 0 else None
+    worth = [name for name in net if net[name] > 0 and left_after(selector, rungs[name], now, resident) >= 0]
+    return max(worth, key=net.__getitem__, default=None)
 
 
 def _taught(selector: Selector, rung: Rung, ratio: float) -> float:
-    """Seconds' worth of accuracy that one look is expected to gain: it may turn out that the rung should be in charge,
-    for as long as what is learned holds. ratio: of what is expected of it to what is expected of the one in charge.
+    """Seconds' worth of accuracy that one look is expected to gain: it may turn out that the rung should be in charge
+    after all, or should not, for as long as what is learned holds. ratio: of what is expected of it to what is expected
+    of the one in charge.
     """
     drift, seconds = selector.evidence.drift, max(selector.turn, 1 / selector.rules.fps)
-    ahead = math.log(ratio) - math.log1p(selector.rules.margin)
-    if ahead < -FAR * math.sqrt(2) * drift.own:
+    away = abs(math.log(ratio) - math.log1p(selector.rules.margin))
+    if away > FAR * math.sqrt(2) * drift.own:
         return 0.0
     expected = float(np.dot(selector.histogram.shares, rung.accuracy))
     learned = selector.evidence.learned(rung.name, selector.active, expected, seconds)
     if not learned:
         return 0.0
-    gain = learned * NORMAL.pdf(ahead / learned) + ahead * NORMAL.cdf(ahead / learned)
+    gain = learned * NORMAL.pdf(away / learned) - away * NORMAL.cdf(-away / learned)
     return gain * drift.own_seconds
 
 

@@ -130,6 +130,8 @@ class Runner:
                 self.load(name, variant)
                 self.infer(name, [self.prepare(name, np.full((64, 64, 3), 128, np.uint8))], confidence=0.5)
             except (HostError, ModelError) as error:
+                if isinstance(error, PartError) and not isinstance(error.__cause__, HostError | ModelError | None):
+                    raise error.__cause__ from None  # of another kind, which is not to be told here
                 what = f"model {name!r}, variant {variant!r}," if variant else f"model {name!r}"
                 raise ModelError(f"{what} failed its first run: {error}") from error
             finally:
@@ -142,8 +144,11 @@ class Runner:
         """
         model = self._models[name]
         if isinstance(model, FusedModel):
-            members = tuple(self.prepare(member, image) for member in model.members)
-            return replace(members[0], members=members)
+            members = []
+            for member in model.members:
+                with blaming(member, name):
+                    members.append(self.prepare(member, image))
+            return replace(members[0], members=tuple(members))
         spec = model.card.preprocess
 
         def make() -> tuple[FloatArray, Placement]:

@@ -24,7 +24,7 @@ from edgeward.errors import BudgetError, ConfigError
 from edgeward.serve.ages import Ages, frames_on_screen
 from edgeward.serve.choice import Answer, Choice, Chooser, Look
 from edgeward.serve.evidence import Drift, Evidence, expected_area
-from edgeward.serve.inturn import LONE, RECENT_SECONDS, share_held
+from edgeward.serve.inturn import LONE, RECENT_SECONDS, between, share_held
 from edgeward.serve.ladder import Ladder, Rung
 from edgeward.serve.latency import Latency
 from edgeward.serve.looks import candidate, left_after
@@ -53,6 +53,7 @@ class Selector(Chooser):
     active: the rung in charge, "" before the first choice; since: when it was taken. switches: changes so far.
     out: rungs that failed. last: the newest answer; anchor: an earlier one, which motion is told from. turn: seconds
     from one answered frame to the next, mean. credit: what looks may cost, as of the last look and when that was.
+    looked: when the newest frame was captured that each model looked at, by itself or as a part of a rung.
     """
 
     ladder: Ladder
@@ -70,6 +71,7 @@ class Selector(Chooser):
     anchor: Answer | None = None
     turn: float = 0.0
     credit: tuple[float, float] = (0.0, 0.0)
+    looked: Mapping[str, float] = field(default_factory=dict)
     kind: Literal["precision"] = "precision"
 
     @classmethod
@@ -103,6 +105,7 @@ class Selector(Chooser):
         latency = self.latency.observed(rung.name, taken, now)
         if elapsed < 0:
             return replace(self, latency=latency)
+        answered = {result.part} if result.part else set(members_of(rung.name))
         retention, anchor = self._moved(result)
         visible = rung.accuracy if rules.debias else (1.0,) * self.ladder.bins
         found = counts(sizes(boxes, rules.width, rules.height), self.ladder.edges)
@@ -111,7 +114,8 @@ class Selector(Chooser):
         if rules.drift is not None:
             expected = float(np.dot(histogram.shares, rung.accuracy))
             if looks_of(rung.name) > 1:  # looks that are long ago or moved far add less to what is found
-                expected *= float(self.held(rung.name, np.array([elapsed * rules.fps]))[0])
+                apart = between(rung.name, result.part, result.captured, self.looked)
+                expected *= float(self.held(rung.name, np.array([apart * rules.fps]))[0])
             evidence = evidence.seen(rung.name, area, expected, elapsed)
         return replace(
             self,
@@ -121,8 +125,9 @@ class Selector(Chooser):
             retention=retention,
             anchor=anchor,
             turn=self.turn + TURN_WEIGHT * (elapsed - self.turn) if self.last else 0.0,
-            out={name: out for name, out in self.out.items() if name != rung.name},
+            out={name: out for name, out in self.out.items() if not set(members_of(name)) <= answered},
             last=result,
+            looked={**self.looked, **dict.fromkeys(answered, result.captured)},
             began=now if self.began is None else self.began,
         )
 
@@ -233,7 +238,6 @@ class Selector(Chooser):
         """
         rungs = {rung.name: rung for rung in self.available(now)}
         values = {name: self.precision(name) for name in sorted(rungs)}
-        strongest = max(rungs.values(), key=lambda rung: (rung.mean, rung.name))
         known = self.active in rungs
         worth = {name: value * self._kept(rungs[name], resident) for name, value in values.items()}
         if self.last is None and not known:  # motion is unknown: begin with what hardly depends on it
@@ -244,9 +248,8 @@ class Selector(Chooser):
         if not known:
             why = f"{self.active!r} left the ladder: {self._why(self.active)}; " if self.active else ""
             return Choice(best, why + f"{best!r} is expected to be the most accurate on screen", relative)
-        look = candidate(self, rungs, values, strongest, now)
         rested = now - self.credit[1] >= self.rules.dwell
-        if look is not None and rested and left_after(self, rungs[look], now, resident) >= 0:
+        if rested and (look := candidate(self, rungs, values, now, resident)) is not None:
             return Choice(look, f"a look of {look!r} at what {self.active!r} may miss", relative, True)
         gain = worth[best] - (1 + self.rules.margin) * values[self.active]
         if best == self.active or gain <= 0:

@@ -51,7 +51,8 @@ class MedianCosts(Costs):
     """Charges each action the median of what actions like it took in a recording.
 
     Like it: the same kind, model and batch size; an unseen batch size is charged in proportion to
-    the nearest seen one, an unseen model what the slowest seen one took. Of models in turn: the one whose turn it is.
+    the nearest seen one, an unseen model what the slowest seen one took. Of models in turn: the one whose turn it is;
+    it remembers turns, so that one object is for one simulation.
     """
 
     def __init__(self, events: Iterable[Event]) -> None:
@@ -72,15 +73,19 @@ class MedianCosts(Costs):
             return Waited(max(action.until_ns, decided.time_ns), decided.number)
         part = ""
         if isinstance(action, Infer):
-            due = self._turns.due(action.model, {job.query for job in action.jobs})
+            queries = {job.query for job in action.jobs}
+            due = self._turns.due(action.model, queries)
             part = due if due != action.model else ""
-            self.looked(action, due)
+            self.looked(action, (due,))
+            for second in action.also:
+                self.looked(action, (self._turns.due(second, queries),))
         ended = ending(decided, decided.time_ns + self._charge(*_likeness(action, part)))
         return replace(ended, part=part) if isinstance(ended, Inferred) else ended
 
-    def looked(self, action: Infer, model: str) -> None:
-        """Notes which model, of those in turn or by itself, looked at the frames."""
-        self._turns.looked(model, {job.query for job in action.jobs})
+    def looked(self, action: Infer, models: Iterable[str]) -> None:
+        """Notes which models, of those in turn or by themselves, looked at the frames, one after another."""
+        for model in models:
+            self._turns.looked(model, {job.query for job in action.jobs})
 
     def _charge(self, kind: str, model: str, batch: int) -> int:
         seen = self._medians.get((kind, model))
@@ -111,7 +116,8 @@ class RecordedCosts(Costs):
             return None  # cut short by another event, or still under way when the recording ended
         before, outcome = recorded
         if isinstance(outcome, Inferred) and isinstance(before.action, Infer):
-            self._medians.looked(before.action, outcome.part or outcome.model)
+            seconds = [second.part or second.model for second in outcome.also]
+            self._medians.looked(before.action, [outcome.part or outcome.model, *seconds])
         return replace(outcome, time_ns=decided.time_ns + (outcome.time_ns - before.time_ns))
 
 

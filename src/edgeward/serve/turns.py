@@ -19,6 +19,8 @@ import numpy as np
 
 from edgeward.clock import NS
 from edgeward.serve.actions import Job
+from edgeward.serve.inturn import whose_turn
+from edgeward.serve.modelconfig import members_of
 from edgeward.serve.selection import Selector
 from edgeward.serve.state import State
 
@@ -86,9 +88,10 @@ def _selector(state: State, job: Job) -> Selector:
 
 
 def _seconds(state: State, job: Job) -> float:
-    """Of models in turn those of the slowest: with less, a frame that can wait might wait too long."""
+    """Of models in turn those of the one whose turn it is: with their mean, a frame might wait too long."""
     name, selector = state.queries[job.query].model, _selector(state, job)
-    return max(selector.ladder.rung(name).turns(selector.latency.seconds[name]))
+    seconds = selector.ladder.rung(name).turns(selector.latency.seconds[name])
+    return seconds[members_of(name).index(whose_turn(name, selector.looked))] if len(seconds) > 1 else seconds[0]
 
 
 def _waiting(state: State, job: Job, horizon: float) -> _Waiting:
