@@ -95,7 +95,7 @@ README_ROWS = {
         "select.live.mixed.over_tod": "the same over TOD's rule",
         "select.live.mixed.over_chameleon": "the same over Chameleon's rule",
         "select.video.mixed.over_best_fixed": "virtual clock with measured latencies, longer films: over the best fixed model, all loads",
-        "select.video.mixed.over_best_fixed_rung": "the same over the best fixed rung, two models together among them",
+        "select.video.mixed.over_best_fixed_rung": "the same over the best fixed rung, two models together or in turn among them",
         "select.video.mixed.over_tod": "the same over TOD's rule",
         "select.video.mixed.over_chameleon": "the same over Chameleon's rule",
         "select.video_3x_speed.mixed.over_best_fixed": "the same over the best fixed model, films three times as fast",
