@@ -109,6 +109,14 @@ def test_an_answer_shows_that_all_that_took_part_in_it_work():
         selector = selector.failed(name, 0.0, "a hiccup")
     after = selector.observe(Answer("a+b", 1.0, Detections.empty()), 1.1, 0.1)
     assert set(selector.out) - set(after.out) == {"a", "b", "a+b"}
+    in_turn = replace(ladder("a", "b").rungs[0], name="a~b", parts=(0.1, 0.1))
+    selector = Selector.start(
+        replace(ladder("a", "b"), rungs=(*ladder("a", "b").rungs, in_turn)), Rules(10.0, 640, 480)
+    )
+    for name in ("a", "b", "a~b"):
+        selector = selector.failed(name, 0.0, "a hiccup")
+    after = selector.observe(Answer("a~b", 1.0, Detections.empty(), part="a"), 1.1, 0.1)
+    assert set(after.out) == {"b"}, "the other one has not answered yet"
 
 
 def test_a_look_and_a_switch_cost_no_load_that_is_not_needed():

@@ -125,7 +125,7 @@ class Selector(Chooser):
             retention=retention,
             anchor=anchor,
             turn=self.turn + TURN_WEIGHT * (elapsed - self.turn) if self.last else 0.0,
-            out={name: out for name, out in self.out.items() if not set(members_of(name)) <= answered},
+            out={n: out for n, out in self.out.items() if n != rung.name and not answered.issuperset(members_of(n))},
             last=result,
             looked={**self.looked, **dict.fromkeys(answered, result.captured)},
             began=now if self.began is None else self.began,
