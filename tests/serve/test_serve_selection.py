@@ -107,6 +107,25 @@ def test_slower_and_less_accurate_rungs_are_worth_less(factor):
         assert selector.precision(rung.name, cycle=rung.seconds * factor) <= selector.precision(rung.name)
 
 
+@given(st.lists(st.floats(0.001, 0.5), min_size=3, max_size=3), st.lists(st.floats(0, 2), min_size=3, max_size=3))
+def test_it_begins_with_who_answers_first_until_load_and_motion_are_known(seconds, loads):
+    rungs = [
+        replace(rung, seconds=taken, load_seconds=load)
+        for rung, taken, load in zip(LADDER.rungs, seconds, loads, strict=True)
+    ]
+    ladder = replace(LADDER, rungs=(*rungs, replace(LARGE, name="other", seconds=1.0, load_seconds=9.0)))
+    selector = Selector.start(ladder, replace(RULES, probe_share=0.0))
+    for resident in ((), ("middle",), tuple(rung.name for rung in rungs)):
+        until = {rung.name: rung.seconds + rung.load_seconds * (rung.name not in resident) for rung in ladder.rungs}
+        chosen = selector.choice(0.0, resident)
+        assert until[chosen.name] == min(until.values())
+        assert "quickest" in chosen.reason
+    selector = selector.taken(chosen, 0.0)
+    for late in (0.0, 0.1, 0.29):  # the camera's first frame may come long after the box was started
+        selector = selector.observe(Answer(chosen.name, 60 + late, squares([60] * 18)), 60.2 + late, 0.2)
+        assert selector.choice(60.2 + late).name == chosen.name
+
+
 def test_content_and_load_decide():
     slow_small, _ = live(Selector.start(LADDER, RULES), lambda rung, now: squares([60] * 18, 0.0, now), 4)
     assert slow_small.active == "large"

@@ -50,10 +50,11 @@ PACE_CHANGE = 0.1
 class Selector(Chooser):
     """What is known of the scene, the load and the rungs.
 
-    active: the rung in charge, "" before the first choice; since: when it was taken. switches: changes so far.
-    out: rungs that failed. last: the newest answer; anchor: an earlier one, which motion is told from. turn: seconds
-    from one answered frame to the next, mean. credit: what looks may cost, as of the last look and when that was.
-    looked: when the newest frame was captured that each model looked at, by itself or as a part of a rung.
+    active: the rung in charge, "" before the first choice; since: when it was taken, or the first one first answered.
+    switches: changes so far. out: rungs that failed. last: the newest answer; anchor: an earlier one, which motion is
+    told from. turn: seconds from one answered frame to the next, mean. credit: what looks may cost, as of the last look
+    and when that was. looked: when the newest frame was captured that each model looked at, by itself or as a part of a
+    rung.
     """
 
     ladder: Ladder
@@ -129,6 +130,7 @@ class Selector(Chooser):
             last=result,
             looked={**self.looked, **dict.fromkeys(answered, result.captured)},
             began=now if self.began is None else self.began,
+            since=self.since if self.last else now,  # what it begins with has to tell first of load and motion
         )
 
     def failed(self, name: str, now: float, why: str) -> Self:
@@ -240,14 +242,10 @@ class Selector(Chooser):
         values = {name: self.precision(name) for name in sorted(rungs)}
         known = self.active in rungs
         worth = {name: value * self._kept(rungs[name], resident) for name, value in values.items()}
-        if self.last is None and not known:  # motion is unknown: begin with what hardly depends on it
-            prompt = [name for name in worth if self.latency.seconds[name] * self.rules.fps <= 1]
-            worth = {name: worth[name] for name in prompt or [min(worth, key=self.latency.seconds.__getitem__)]}
-        best = max(worth, key=lambda name: (worth[name], name == self.active))
-        relative = MappingProxyType(over(values, values[self.active] if known else values[best]))
         if not known:
-            why = f"{self.active!r} left the ladder: {self._why(self.active)}; " if self.active else ""
-            return Choice(best, why + f"{best!r} is expected to be the most accurate on screen", relative)
+            return self._first(worth, values, resident)
+        best = max(worth, key=lambda name: (worth[name], name == self.active))
+        relative = MappingProxyType(over(values, values[self.active]))
         rested = now - self.credit[1] >= self.rules.dwell
         if rested and (look := candidate(self, rungs, values, now, resident)) is not None:
             return Choice(look, f"a look of {look!r} at what {self.active!r} may miss", relative, True)
@@ -259,6 +257,18 @@ class Selector(Chooser):
         seconds = self.latency.seconds[best]
         why = instead(best, self.active, relative[best], self._ages(seconds, 0.0).frames, seconds)
         return Choice(best, why, relative)
+
+    def _first(self, worth: Mapping[str, float], values: Mapping[str, float], resident: Collection[str]) -> Choice:
+        """With nothing in charge. Before the first answer load and motion are unknown: who answers first soon tells."""
+        why = f"{self.active!r} left the ladder: {self._why(self.active)}; " if self.active else ""
+        if self.last is None:
+            until = {name: missing_seconds(self.ladder, name, resident) + self.latency.seconds[name] for name in worth}
+            best = min(worth, key=lambda name: (until[name], -worth[name]))
+            why += f"{best!r} is the quickest to tell how busy the processor and how fast the scene is"
+        else:
+            best = max(worth, key=worth.__getitem__)
+            why += f"{best!r} is expected to be the most accurate on screen"
+        return Choice(best, why, MappingProxyType(over(values, values[best])))
 
     def _kept(self, rung: Rung, resident: Collection[str]) -> float:
         """Share of the horizon that is left after a switch to this rung."""
