@@ -252,7 +252,7 @@ class Selector(Chooser):
         gain = worth[best] - (1 + self.rules.margin) * values[self.active]
         if best == self.active or gain <= 0:
             return Choice(self.active, stays(self.active, worth, relative), relative)
-        if now - self.since < self.rules.dwell:
+        if self.last is None or now - self.since < self.rules.dwell:
             return Choice(self.active, f"{self.active!r} stays until it ran for {self.rules.dwell:g} s", relative)
         seconds = self.latency.seconds[best]
         why = instead(best, self.active, relative[best], self._ages(seconds, 0.0).frames, seconds)
