@@ -1,4 +1,4 @@
-"""Choosing models at run time: synthetic worlds, real video, four cameras, forecast, the real box, and what it costs."""
+"""Choosing models at run time: synthetic worlds, real video, four cameras, forecast, the real box, tiles, and what it costs."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def run(full: bool = False) -> dict[str, Any]:
     import moved
     import regimes
     import spent
+    import tiles
     from simulator import worlds
 
     data = shared_data()
@@ -33,6 +34,7 @@ def run(full: bool = False) -> dict[str, Any]:
         "video with forecast": functools.partial(moved.rows, full, data),
         "forecast by lateness": functools.partial(forecast.rows, full, data),
         "synthetic worlds": functools.partial(worlds, full),
+        "tiles": functools.partial(tiles.rows, full, data),
         "a hundred worlds": functools.partial(hundred.rows, full),
     }
     return run_sections("select", full, sections)

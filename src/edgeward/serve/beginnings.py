@@ -199,7 +199,7 @@ def begin_together(
     found, made, failures = dict(models), ByPicture(), set[str]()
     kinds: dict[tuple[str, int], list[StoredModel]] = {}
     for model in models.values():
-        if isinstance(model, StoredModel):
+        if isinstance(model, StoredModel) and model.card.tiles.count == 1:  # what is kept is of whole pictures
             kinds.setdefault((model.card.preprocess.model_dump_json(), id(model.store)), []).append(model)
     for group in kinds.values():
         looks = None if cameras is None else [cameras.get(each.name, ()) for each in group]

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from edgeward.vision.tiles import Tiles
+
 __all__ = [
     "IN_TURN",
     "LONGEST_RUNG",
@@ -91,6 +93,7 @@ class ModelConfig(Section):
         None, description="class names: a list, a text file with one a line, or 'coco'"
     )
     input: InputConfig = InputConfig()
+    tiles: Tiles | None = Field(None, description="a detector looks at the picture in so many tiles; whole when absent")
     max_batch: int = Field(4, ge=1, le=64, description="frames of different cameras run together at most")
     portfolio: Path | None = Field(
         None, description="a folder by `edgeward prune portfolio`: the box changes between its variants by load"
@@ -112,6 +115,8 @@ class ModelConfig(Section):
         of_plan = [key for key in PLAN_KEYS if getattr(self, key) is not None]
         if self.plan is None and of_plan:
             raise ValueError(f"'{of_plan[0]}' belongs to a 'plan'; add the plan or take '{of_plan[0]}' away")
+        if self.tiles is not None and given not in (["use"], ["file"], ["use", "file"]):
+            raise ValueError("'tiles' goes with 'use' or 'file' only; take 'tiles' away")
         if self.portfolio is not None and len(given) > 1:
             raise ValueError(f"'portfolio' and '{given[0]}' exclude each other; keep one of them")
         if self.plan is None and not given:

@@ -136,11 +136,21 @@ def resolve_model(config: ModelConfig, store: WeightStore, cache: Path, provider
             path, file = config.file, user_onnx(config.file)
             card = user_card(config, file.input_shape)
         check_card(config, card, file.output_shapes)
+        card = _in_tiles(config, card)
         packed = pack(path, store, provider, file.external)
     except (ModelError, ConfigError) as error:
         raise type(error)(f"model {config.name!r}: {error}") from error
     dynamic = not isinstance(file.input_shape[0], int)
     return StoredModel(config.name, card, config.max_batch if dynamic else 1, packed.tensor_bytes, packed, store)
+
+
+def _in_tiles(config: ModelConfig, card: ModelCard) -> ModelCard:
+    """The card of a model that looks at tiles, if its entry says so. Raises ModelError when it is no detector."""
+    if config.tiles is None:
+        return card
+    if card.task != "detection":
+        raise ModelError(f"its task is {card.task}; only detectors can look at 'tiles': take them away")
+    return card.model_copy(update={"tiles": config.tiles})
 
 
 def _sides(config: ModelConfig) -> tuple[int | None, int | None]:

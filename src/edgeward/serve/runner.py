@@ -12,9 +12,11 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from edgeward.errors import HostError, ModelError
 from edgeward.serve.beginnings import BegunEngine
@@ -25,6 +27,7 @@ from edgeward.vision.conventions import convention
 from edgeward.vision.frames import Image
 from edgeward.vision.preprocess import Placement, prepare
 from edgeward.vision.results import Detections, FloatArray, Result
+from edgeward.vision.tiles import Place, joined
 
 __all__ = ["PartError", "Prepared", "Runner", "blaming"]
 
@@ -50,14 +53,16 @@ def blaming(member: str, whole: str) -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A model's input for one picture: pixels float32 [1, ...] as the model wants them, and where they came from.
+    """A model's input for one picture: pixels float32 [tiles, ...] as the model wants them, and where they came from.
 
-    members: the inputs of the members of a fused model, of which the first one's is its own.
+    placements: of each tile in its input; places: of each tile in the picture. members: the inputs of the members of a
+    fused model, of which the first one's is its own.
     """
 
     pixels: FloatArray
-    placement: Placement
+    placements: tuple[Placement, ...]
     image: Image
+    places: tuple[Place, ...] = ()
     members: tuple[Prepared, ...] = ()
 
 
@@ -149,14 +154,16 @@ class Runner:
                 with blaming(member, name):
                     members.append(self.prepare(member, image))
             return replace(members[0], members=tuple(members))
-        spec = model.card.preprocess
+        spec, tiles = model.card.preprocess, model.card.tiles
+        places = tuple(tiles.places(image.shape[1], image.shape[0]))
 
-        def make() -> tuple[FloatArray, Placement]:
-            pixels = np.empty((1, *spec.shape), np.float32)
-            return pixels, prepare(image, spec, out=pixels[0])
+        def make() -> tuple[FloatArray, tuple[Placement, ...]]:
+            pixels = np.empty((len(places), *spec.shape), np.float32)
+            parts = [image[top:bottom, left:right] for left, top, right, bottom in places]
+            return pixels, tuple(prepare(part, spec, out=each) for part, each in zip(parts, pixels, strict=True))
 
         pieces = self._pieces(name)
-        return Prepared(*(make() if pieces is None else pieces.prepared(image, make)), image)
+        return Prepared(*(make() if pieces is None else pieces.prepared(image, make)), image, places)
 
     def begun(self, name: str, pictures: Sequence[Prepared]) -> bool:
         """Whether other models have done a part of the work for these pictures."""
@@ -172,14 +179,16 @@ class Runner:
         model = self._models[name]
         if isinstance(model, FusedModel):
             return self._infer_fused(model, pictures, confidence)
-        card = model.card
+        card, tiles = model.card, model.card.tiles.count
         batch = pictures[0].pixels if len(pictures) == 1 else np.concatenate([each.pixels for each in pictures])
         pieces = self._pieces(name)
         if pieces is None:
-            outputs = self._engines[name].run(batch)
+            outputs = _run(self._engines[name], batch, max(model.max_batch, len(pictures)))
         else:
             outputs = pieces.run_on([each.image for each in pictures], batch)
-        return convention(card.convention).decode(outputs, [each.placement for each in pictures], confidence)
+        placements = [placement for picture in pictures for placement in picture.placements]
+        found = convention(card.convention).decode(outputs, placements, confidence)
+        return found if tiles == 1 else [_joined(found[n * tiles :][:tiles], each) for n, each in enumerate(pictures)]
 
     def _infer_fused(self, model: FusedModel, pictures: Sequence[Prepared], confidence: float) -> list[Result]:
         answers: list[list[Detections]] = [[] for _ in pictures]
@@ -208,6 +217,21 @@ class Runner:
         """The engine of a model that begins as others do."""
         engine = self._engines[name]
         return engine if isinstance(engine, BegunEngine) else None
+
+
+def _run(engine: Engine, batch: FloatArray, most: int) -> Sequence[npt.NDArray[Any]]:
+    """The outputs for a batch, of which the engine takes at most so many at once."""
+    if len(batch) <= most:
+        return engine.run(batch)
+    found = [engine.run(batch[start : start + most]) for start in range(0, len(batch), most)]
+    return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+
+
+def _joined(answers: Sequence[Result], picture: Prepared) -> Detections:
+    """What was found in the tiles of a picture as one answer."""
+    boxes = [answer for answer in answers if isinstance(answer, Detections)]
+    height, width = picture.image.shape[:2]
+    return joined(boxes, picture.places, width, height)
 
 
 def _variants(name: str, engine: Engine) -> PortfolioEngine:

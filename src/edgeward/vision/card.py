@@ -10,6 +10,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
+from edgeward.vision.tiles import Tiles
+
 __all__ = ["Channels", "ModelCard", "Preprocess", "Task"]
 
 Task = Literal["detection", "classification", "embedding"]
@@ -59,6 +61,7 @@ class ModelCard(BaseModel):
 
     convention: a name in `edgeward.vision.conventions.CONVENTIONS`.
     labels: the names of its classes in order; empty when they are not known or it has none.
+    tiles: how a detector looks at a picture; one tile is the whole of it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,3 +70,4 @@ class ModelCard(BaseModel):
     convention: str
     labels: tuple[str, ...] = ()
     preprocess: Preprocess
+    tiles: Tiles = Tiles()
