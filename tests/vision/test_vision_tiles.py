@@ -83,6 +83,13 @@ def test_parts_of_different_classes_or_places_stay_apart():
     assert len(same) == 2
 
 
+def test_tiles_without_overlap_are_joined_though_detectors_are_not_exact():
+    places = Tiles(columns=2, overlap=0.0).places(WIDTH, HEIGHT)
+    left = Detections([[500, 100, 597, 200]], [0.9], [0])
+    right = Detections([[4, 102, 60, 198]], [0.8], [0])
+    np.testing.assert_allclose(joined([left, right], places, WIDTH, HEIGHT).xyxy, [[500, 100, 660, 200]])
+
+
 def test_nothing_and_too_much():
     places = Tiles(columns=2, rows=2).places(WIDTH, HEIGHT)
     assert not len(joined([Detections.empty()] * 4, places, WIDTH, HEIGHT))

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgeward.vision.nms import best, nms
-from edgeward.vision.results import Detections
+from edgeward.vision.results import Detections, FloatArray
 
 __all__ = ["Place", "Tiles", "joined"]
 
@@ -38,8 +39,8 @@ INSIDE = 0.6
 """Share of a cut box inside a whole one from which it is a part of that."""
 
 
-MAX_PARTS = 1000
-"""Cut boxes that are looked at, the most certain ones."""
+MOST = 1000
+"""Whole boxes, and as many cut ones, that are looked at: the most certain."""
 MAX_BOXES = 300
 
 
@@ -84,31 +85,33 @@ def joined(answers: Sequence[Detections], places: Sequence[Place], width: int, h
     answers: of each tile, in pixels of the tile. A box that an inner edge cuts is dropped where another tile holds the
     whole of it, else put together with its other parts, as certain as the most certain of them.
     """
-    xyxy = np.concatenate([box.xyxy + _corner(place) for box, place in zip(answers, places, strict=True)])
-    found = Detections(
-        xyxy,
-        np.concatenate([each.confidence for each in answers]),
-        np.concatenate([each.class_id for each in answers]),
-    )
+    moved = [replace(each, xyxy=each.xyxy + _corner(at)) for each, at in zip(answers, places, strict=True)]
     cut = np.concatenate([_cut(each, place, width, height) for each, place in zip(answers, places, strict=True)])
-    is_part = np.asarray(cut.any(axis=1))
-    whole = found[~is_part]
+    found, is_part = _all(moved), np.asarray(cut.any(axis=1))
+    whole = found[_most_certain(found, ~is_part)]
     whole = whole[nms(whole.xyxy, whole.confidence, whole.class_id, SAME)]
-    chosen = np.flatnonzero(is_part)
-    chosen = chosen[best(found.confidence[chosen], MAX_PARTS)]
-    chosen = chosen[~_inside(found[chosen], whole)]
-    parts = _put_together(found[chosen], cut[chosen])
-    parts = parts[~_inside(parts, parts)]
-    both = Detections(
-        np.concatenate([whole.xyxy, parts.xyxy]),
-        np.concatenate([whole.confidence, parts.confidence]),
-        np.concatenate([whole.class_id, parts.class_id]),
-    )
+    left = _most_certain(found, is_part)
+    left = left[~_inside(found[left], whole)]
+    slack = 2 * CUT * max(max(x2 - x1, y2 - y1) for x1, y1, x2, y2 in places)
+    parts = _put_together(found[left], cut[left], slack)
+    both = _all([whole, parts[~_inside(parts, parts)]])
     return both[nms(both.xyxy, both.confidence, both.class_id, SAME)[:MAX_BOXES]]
 
 
-def _corner(place: Place) -> Floats:
-    return np.array(place[:2] * 2, np.float64)
+def _all(answers: Sequence[Detections]) -> Detections:
+    """Several answers one after another."""
+    columns = zip(*((each.xyxy, each.confidence, each.class_id) for each in answers), strict=True)
+    return Detections(*(np.concatenate(column) for column in columns))
+
+
+def _most_certain(boxes: Detections, of: Bools) -> npt.NDArray[np.intp]:
+    """Rows of the MOST most certain of these boxes, most certain first."""
+    rows = np.flatnonzero(of)
+    return np.asarray(rows[best(boxes.confidence[rows], MOST)])
+
+
+def _corner(place: Place) -> FloatArray:
+    return np.array(place[:2] * 2, np.float32)
 
 
 def _cut(boxes: Detections, place: Place, width: int, height: int) -> Bools:
@@ -130,14 +133,17 @@ def _inside(parts: Detections, whole: Detections) -> Bools:
     return np.asarray((larger & (shared >= INSIDE * area[:, None])).any(axis=1))
 
 
-def _put_together(parts: Detections, cut: Bools) -> Detections:
-    """Parts that an edge cut from each other become the box around them; the most certain one looks for the others."""
+def _put_together(parts: Detections, cut: Bools, slack: float) -> Detections:
+    """Parts that an edge cut from each other become the box around them; the most certain one looks for the others.
+
+    slack: pixels that may lie between two parts where tiles hardly overlap.
+    """
     xyxy, cut, free = parts.xyxy.astype(np.float64), cut.copy(), np.ones(len(parts), np.bool_)
     sure = parts.confidence.copy()
     for leader in range(len(parts)):
         while free[leader]:
             others = free & (parts.class_id == parts.class_id[leader])
-            others &= _continues(xyxy, cut, leader)
+            others &= _continues(xyxy, cut, leader, slack)
             others[leader] = False
             if not others.any():
                 break
@@ -150,7 +156,7 @@ def _put_together(parts: Detections, cut: Bools) -> Detections:
     return Detections(xyxy.astype(np.float32), sure, parts.class_id)[free]
 
 
-def _continues(xyxy: Floats, cut: Bools, leader: int) -> Bools:
+def _continues(xyxy: Floats, cut: Bools, leader: int, slack: float) -> Bools:
     """Which boxes go on where the leader is cut: they are cut there, too, and lie beside it."""
     found = np.zeros(len(xyxy), np.bool_)
     box = xyxy[leader]
@@ -159,7 +165,7 @@ def _continues(xyxy: Floats, cut: Bools, leader: int) -> Bools:
         shared = np.minimum(xyxy[:, along + 2], box[along + 2]) - np.maximum(xyxy[:, along], box[along])
         either = np.maximum(xyxy[:, along + 2], box[along + 2]) - np.minimum(xyxy[:, along], box[along])
         beside = shared >= BESIDE * either
-        after = cut[leader, high] & cut[:, low] & (xyxy[:, low] >= box[low]) & (xyxy[:, low] <= box[high])
-        before = cut[leader, low] & cut[:, high] & (xyxy[:, high] <= box[high]) & (xyxy[:, high] >= box[low])
+        after = cut[leader, high] & cut[:, low] & (xyxy[:, low] >= box[low]) & (xyxy[:, low] <= box[high] + slack)
+        before = cut[leader, low] & cut[:, high] & (xyxy[:, high] <= box[high]) & (xyxy[:, high] >= box[low] - slack)
         found |= beside & (after | before)
     return found
