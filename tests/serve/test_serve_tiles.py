@@ -10,12 +10,16 @@ from onnx import TensorProto, helper, numpy_helper
 from tinymodel import box_text, save_detector
 
 from edgeward.errors import ConfigError, ModelError
+from edgeward.serve.answering import device_name
 from edgeward.serve.beginnings import begin_together
 from edgeward.serve.box import Box
 from edgeward.serve.config import ModelConfig
 from edgeward.serve.configfile import parse_config
+from edgeward.serve.fused import fused_model
+from edgeward.serve.ladder import Ladder, Rung, save_ladder
 from edgeward.serve.models import resolve_model
 from edgeward.serve.runner import Runner
+from edgeward.vision.fusion import fused
 from edgeward.vision.metrics.precision import average_precision
 from edgeward.vision.tiles import Tiles, joined
 from edgeward.vision.truth import load_truth
@@ -101,6 +105,71 @@ def test_a_box_answers_for_the_whole_picture(tmp_path):
     assert len(results) == 10
     for result in results:
         assert sorted((x1 + x2) / 2 for x1, _, x2, _ in result["xyxy"]) == pytest.approx([40, 120], abs=4)
+
+
+def test_a_fused_rung_of_a_model_whole_and_in_tiles(tmp_path):
+    path = save_detector(tmp_path / "m.onnx")
+    models = {name: served(tmp_path, path, name=name, tiles=tiles) for name, tiles in (("a", None), ("b", TILES))}
+    rungs = tuple(Rung(name, (0.5,), 0.01) for name in models)
+    ladder = Ladder("here", ("cat", "dog"), (0.0, 1.0), rungs)
+    models["a+b"] = fused_model("a+b", {**models}, ladder)
+    assert models["a+b"].spec.bytes == models["a"].spec.bytes
+    runner = Runner(models, threads=1)
+    for name in models:
+        runner.load(name)
+    image = np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8)
+    found = {name: runner.infer(name, [runner.prepare(name, image)], 0.1)[0] for name in models}
+    expected = fused([found["a"], found["b"]])
+    np.testing.assert_allclose(found["a+b"].xyxy, expected.xyxy, atol=0.01)
+    runner.close()
+
+
+def test_a_guard_compares_like_with_like(tmp_path):
+    text = box_text(tmp_path, {"gate": "test://people?frames=5"}, models=2, queries=["  - {camera: gate, model: m0}"])
+    guarded = text.replace("labels: [cat, dog]", "labels: [cat, dog], guard: {original: m1}, tiles: {columns: 2}", 1)
+    with pytest.raises(ConfigError, match="looks at other tiles of a picture"):
+        Box(parse_config(guarded, "box.yaml"))
+
+
+def test_a_calibration_holds_for_what_was_looked_at(tmp_path):
+    text = box_text(
+        tmp_path,
+        {"gate": "test://people?frames=5"},
+        models=2,
+        entry=", tiles: {columns: 2}",
+        queries=["  - {camera: gate, model: both}"],
+        extra=f"ladders: [{{name: both, models: [m0, m1], calibration: '{tmp_path}/both.json'}}]",
+    )
+    own = "2 x 1 tiles that overlap by 0.333, 32 x 32 pixels each"
+    for fed in ("", own, "32 x 32 pixels"):
+        rungs = (Rung("m0", (0.5,), 0.01), Rung("m1", (0.6,), 0.02, fed=fed))
+        ladder = Ladder(device_name("cpu", 1), ("cat", "dog"), (0.0, 1.0), rungs)
+        save_ladder(ladder, tmp_path / "both.json")
+        if fed in ("", own):
+            Box(parse_config(text, "box.yaml", ["budget.threads=1", "budget.device=cpu"])).close()
+            continue
+        with pytest.raises(
+            ConfigError, match=f"'m1' was calibrated looking at {fed}, now it looks at {own}; calibrate"
+        ):
+            Box(parse_config(text, "box.yaml", ["budget.threads=1", "budget.device=cpu"]))
+
+
+@pytest.mark.parametrize("tiles", [Tiles(columns=2), Tiles(columns=2, rows=2, overlap=0.1), Tiles(columns=3, rows=2)])
+def test_faint_boxes_take_nothing_from_certain_ones(tmp_path, shared_data, tiles):
+    """What is found at a confidence does not depend on the least that was asked for."""
+    path = shared_data / "detectors/FastestDet/FastestDet.onnx"
+    runner = Runner({"m": served(tmp_path, path, convention="fastestdet", labels="coco", tiles=tiles)}, threads=1)
+    runner.load("m")
+    counts = dict.fromkeys((0.05, 0.1, 0.3), 0)
+    with av.open(str(shared_data / "video/vtest.avi")) as clip:
+        for index, frame in enumerate(clip.decode(video=0)):
+            if index % 40 == 0:
+                picture = frame.to_ndarray(format="bgr24")
+                for floor in counts:
+                    [boxes] = runner.infer("m", [runner.prepare("m", picture)], floor)
+                    counts[floor] += int((boxes.confidence >= 0.3).sum())
+    runner.close()
+    assert min(counts.values()) >= 0.97 * max(counts.values())
 
 
 def test_on_a_real_street_two_tiles_find_more(tmp_path, shared_data):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -88,6 +89,19 @@ def test_tiles_without_overlap_are_joined_though_detectors_are_not_exact():
     left = Detections([[500, 100, 597, 200]], [0.9], [0])
     right = Detections([[4, 102, 60, 198]], [0.8], [0])
     np.testing.assert_allclose(joined([left, right], places, WIDTH, HEIGHT).xyxy, [[500, 100, 660, 200]])
+
+
+def test_a_faint_box_takes_no_part_of_a_certain_one():
+    places = Tiles(columns=2).places(WIDTH, HEIGHT)
+    (_, _, right, _), (left, _, _, _) = places
+    cut = Detections([[right - 60, 300, right, 400]], [0.95], [0])
+    around = Detections([[right - 100 - left, 100, right + 100 - left, 500]], [0.06], [0])
+    found = joined([cut, around], places, WIDTH, HEIGHT)
+    assert found.confidence == pytest.approx([0.95, 0.06])
+    whole = replace(around, confidence=[0.6])
+    assert joined([cut, whole], places, WIDTH, HEIGHT).confidence == pytest.approx([0.6])
+    beyond = Detections([[right - 20 - left, 200, right + 200 - left, 420]], [0.06], [0])
+    assert joined([cut, beyond], places, WIDTH, HEIGHT).confidence == pytest.approx([0.95, 0.06])
 
 
 def test_nothing_and_too_much():

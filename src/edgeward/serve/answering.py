@@ -141,6 +141,11 @@ def _guarded(query: QueryConfig, guard: GuardConfig, models: Mapping[str, Served
                 f"{where} compares it with {original.name!r}, which has other {what}: {_told(other)}, not "
                 f"{_told(one)}; name the model that it was made from, or correct '{what}'"
             )
+    if own.card.tiles != original.card.tiles:
+        raise ConfigError(
+            f"{where} compares it with {original.name!r}, which looks at other tiles of a picture and so finds "
+            "other things; give both the same 'tiles'"
+        )
     both, budget = union_bytes((own.spec, original.spec)), config.budget.memory
     if both > budget:
         raise BudgetError(
@@ -241,6 +246,12 @@ def calibration(config: LadderConfig, names: tuple[str, ...], models: Mapping[st
         missing = [label for label in ladder.labels if label not in models[name].card.labels]
         if missing:
             raise ConfigError(f"model {name!r} knows no class {missing[0]!r} of the calibration; {AGAIN}")
+    for rung in ladder.rungs:
+        now = models[rung.name].card.fed if rung.name in models else rung.fed
+        if rung.fed and rung.fed != now and any(rung.name in members_of(name) for name in names):
+            raise ConfigError(
+                f"model {rung.name!r} was calibrated looking at {rung.fed}, now it looks at {now}; {AGAIN}"
+            )
     # What a model takes in memory is known better than when it was calibrated: its file may be another one by now.
     held = {name: sum(models[name].tensors.values()) for name in names}
     return replace(ladder, rungs=tuple(replace(rung, bytes=held[name]) for name, rung in rungs.items() if rung))

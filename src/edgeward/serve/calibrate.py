@@ -13,7 +13,7 @@ agree with itself perfectly, so it is judged on mirrored pictures: what it is no
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -99,7 +99,10 @@ def calibrate(models: Mapping[str, ServedModel], pictures: Iterable[Picture], se
         for name, trial in trials.items()
     }
     rungs = {
-        name: judge.rung(name, found[name], trial.median, trial.load_seconds, models[name].tensors)
+        name: replace(
+            judge.rung(name, found[name], trial.median, trial.load_seconds, models[name].tensors),
+            fed=models[name].card.fed,
+        )
         for name, trial in trials.items()
     }
     tensors = {name: model.tensors for name, model in models.items()}

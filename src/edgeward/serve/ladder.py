@@ -39,7 +39,7 @@ class Rung:
     overlap of its boxes of an object that does not move in two frames; they jitter. certainty: slope and offset that
     make its scores comparable with those of other rungs (see `edgeward.serve.certainty`). fit: mean overlap of its
     right boxes with their objects, over 0.5. parts: of models in turn, the seconds of each; `seconds` is
-    their mean.
+    their mean. fed: what it looked at (`ModelCard.fed`), "" where that is not known.
 
     Raises ConfigError for a figure out of its range.
     """
@@ -55,6 +55,7 @@ class Rung:
     certainty: tuple[float, float] = UNCHANGED
     fit: float = 0.75
     parts: tuple[float, ...] = ()
+    fed: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "accuracy", tuple(self.accuracy))

@@ -12,22 +12,21 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from edgeward.errors import HostError, ModelError
 from edgeward.serve.beginnings import BegunEngine
 from edgeward.serve.fused import FusedModel
 from edgeward.serve.models import Engine, ServedModel
 from edgeward.serve.portfolio import PortfolioEngine
+from edgeward.vision.card import ModelCard
 from edgeward.vision.conventions import convention
 from edgeward.vision.frames import Image
 from edgeward.vision.preprocess import Placement, prepare
 from edgeward.vision.results import Detections, FloatArray, Result
-from edgeward.vision.tiles import Place, joined
+from edgeward.vision.tiles import joined
 
 __all__ = ["PartError", "Prepared", "Runner", "blaming"]
 
@@ -53,16 +52,15 @@ def blaming(member: str, whole: str) -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A model's input for one picture: pixels float32 [tiles, ...] as the model wants them, and where they came from.
+    """A model's input for one picture: pixels float32 [1, ...] as the model wants them, and where they came from.
 
-    placements: of each tile in its input; places: of each tile in the picture. members: the inputs of the members of a
-    fused model, of which the first one's is its own.
+    Of a model that looks at tiles, none yet: they take memory, and are made one after another when it runs. members:
+    the inputs of the members of a fused model, of which the first one's is its own.
     """
 
     pixels: FloatArray
     placements: tuple[Placement, ...]
     image: Image
-    places: tuple[Place, ...] = ()
     members: tuple[Prepared, ...] = ()
 
 
@@ -154,16 +152,14 @@ class Runner:
                 with blaming(member, name):
                     members.append(self.prepare(member, image))
             return replace(members[0], members=tuple(members))
-        spec, tiles = model.card.preprocess, model.card.tiles
-        places = tuple(tiles.places(image.shape[1], image.shape[0]))
+        if model.card.tiles.count > 1:
+            return Prepared(*_inputs((), model.card), image)
+        pieces = self._pieces(name)
 
         def make() -> tuple[FloatArray, tuple[Placement, ...]]:
-            pixels = np.empty((len(places), *spec.shape), np.float32)
-            parts = [image[top:bottom, left:right] for left, top, right, bottom in places]
-            return pixels, tuple(prepare(part, spec, out=each) for part, each in zip(parts, pixels, strict=True))
+            return _inputs((image,), model.card)
 
-        pieces = self._pieces(name)
-        return Prepared(*(make() if pieces is None else pieces.prepared(image, make)), image, places)
+        return Prepared(*(make() if pieces is None else pieces.prepared(image, make)), image)
 
     def begun(self, name: str, pictures: Sequence[Prepared]) -> bool:
         """Whether other models have done a part of the work for these pictures."""
@@ -179,16 +175,28 @@ class Runner:
         model = self._models[name]
         if isinstance(model, FusedModel):
             return self._infer_fused(model, pictures, confidence)
-        card, tiles = model.card, model.card.tiles.count
+        if model.card.tiles.count > 1:
+            return [self._infer_tiles(name, each.image, confidence) for each in pictures]
         batch = pictures[0].pixels if len(pictures) == 1 else np.concatenate([each.pixels for each in pictures])
         pieces = self._pieces(name)
         if pieces is None:
-            outputs = _run(self._engines[name], batch, max(model.max_batch, len(pictures)))
+            outputs = self._engines[name].run(batch)
         else:
             outputs = pieces.run_on([each.image for each in pictures], batch)
         placements = [placement for picture in pictures for placement in picture.placements]
-        found = convention(card.convention).decode(outputs, placements, confidence)
-        return found if tiles == 1 else [_joined(found[n * tiles :][:tiles], each) for n, each in enumerate(pictures)]
+        return convention(model.card.convention).decode(outputs, placements, confidence)
+
+    def _infer_tiles(self, name: str, image: Image, confidence: float) -> Detections:
+        """What a model finds in the tiles of a picture, as many at once as it takes."""
+        model, (height, width) = self._models[name], image.shape[:2]
+        places, answers = model.card.tiles.places(width, height), list[Detections]()
+        for start in range(0, len(places), model.max_batch):
+            tiles = [image[top:bottom, left:right] for left, top, right, bottom in places[start:][: model.max_batch]]
+            pixels, placements = _inputs(tiles, model.card)
+            outputs = self._engines[name].run(pixels)
+            found = convention(model.card.convention).decode(outputs, placements, confidence)
+            answers += [boxes for boxes in found if isinstance(boxes, Detections)]
+        return joined(answers, places, width, height)
 
     def _infer_fused(self, model: FusedModel, pictures: Sequence[Prepared], confidence: float) -> list[Result]:
         answers: list[list[Detections]] = [[] for _ in pictures]
@@ -219,19 +227,10 @@ class Runner:
         return engine if isinstance(engine, BegunEngine) else None
 
 
-def _run(engine: Engine, batch: FloatArray, most: int) -> Sequence[npt.NDArray[Any]]:
-    """The outputs for a batch, of which the engine takes at most so many at once."""
-    if len(batch) <= most:
-        return engine.run(batch)
-    found = [engine.run(batch[start : start + most]) for start in range(0, len(batch), most)]
-    return [np.concatenate(parts) for parts in zip(*found, strict=True)]
-
-
-def _joined(answers: Sequence[Result], picture: Prepared) -> Detections:
-    """What was found in the tiles of a picture as one answer."""
-    boxes = [answer for answer in answers if isinstance(answer, Detections)]
-    height, width = picture.image.shape[:2]
-    return joined(boxes, picture.places, width, height)
+def _inputs(images: Sequence[Image], card: ModelCard) -> tuple[FloatArray, tuple[Placement, ...]]:
+    """Pictures as a model's input, and where each lies in its own."""
+    pixels = np.empty((len(images), *card.preprocess.shape), np.float32)
+    return pixels, tuple(prepare(image, card.preprocess, out=each) for image, each in zip(images, pixels, strict=True))
 
 
 def _variants(name: str, engine: Engine) -> PortfolioEngine:

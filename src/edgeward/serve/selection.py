@@ -246,13 +246,15 @@ class Selector(Chooser):
             return self._first(worth, values, resident)
         best = max(worth, key=lambda name: (worth[name], name == self.active))
         relative = MappingProxyType(over(values, values[self.active]))
+        if self.last is None:
+            return Choice(self.active, f"{self.active!r} has not answered yet", relative)
         rested = now - self.credit[1] >= self.rules.dwell
         if rested and (look := candidate(self, rungs, values, now, resident)) is not None:
             return Choice(look, f"a look of {look!r} at what {self.active!r} may miss", relative, True)
         gain = worth[best] - (1 + self.rules.margin) * values[self.active]
         if best == self.active or gain <= 0:
             return Choice(self.active, stays(self.active, worth, relative), relative)
-        if self.last is None or now - self.since < self.rules.dwell:
+        if now - self.since < self.rules.dwell:
             return Choice(self.active, f"{self.active!r} stays until it ran for {self.rules.dwell:g} s", relative)
         seconds = self.latency.seconds[best]
         why = instead(best, self.active, relative[best], self._ages(seconds, 0.0).frames, seconds)

@@ -71,3 +71,10 @@ class ModelCard(BaseModel):
     labels: tuple[str, ...] = ()
     preprocess: Preprocess
     tiles: Tiles = Tiles()
+
+    @property
+    def fed(self) -> str:
+        """What it looks at, in words."""
+        shape = f"{self.preprocess.width} x {self.preprocess.height} pixels"
+        tiles = f"{self.tiles.columns} x {self.tiles.rows} tiles that overlap by {self.tiles.overlap:.3g}"
+        return shape if self.tiles.count == 1 else f"{tiles}, {shape} each"

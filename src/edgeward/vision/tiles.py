@@ -31,8 +31,10 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 SAME = 0.6
 """Overlap from which boxes of two tiles are of one object."""
-CUT = 0.01
-"""Share of a tile's side within which a box reaches an inner edge: it may go on beyond."""
+CUT, INEXACT = 0.01, 0.1
+"""Shares of a tile's side and of the box's own within which a box reaches an inner edge: it may go on beyond."""
+DOUBT = 0.5
+"""Share of another's certainty that a box needs to take it for a part of itself, or to be one of it."""
 BESIDE = 0.5
 """Overlap along the edge from which the two parts of what an edge cuts belong together."""
 INSIDE = 0.6
@@ -117,19 +119,21 @@ def _corner(place: Place) -> FloatArray:
 def _cut(boxes: Detections, place: Place, width: int, height: int) -> Bools:
     """Which sides of each box, in pixels of its tile, an inner edge of the tile may cut: left, top, right, bottom."""
     left, top, right, bottom = place
-    near = np.array([right - left, bottom - top] * 2) * CUT
+    size = np.tile(boxes.xyxy[:, 2:] - boxes.xyxy[:, :2], 2)
+    near = np.array([right - left, bottom - top] * 2) * CUT + size * INEXACT
     inner = np.array([left > 0, top > 0, right < width, bottom < height])
     reaches = np.abs(boxes.xyxy - [0, 0, right - left, bottom - top]) <= near
     return np.asarray(reaches & inner)
 
 
 def _inside(parts: Detections, whole: Detections) -> Bools:
-    """Which parts lie in another, larger box of their class, by INSIDE of their area."""
+    """Which parts lie in another, larger and not much fainter box of their class, by INSIDE of their area."""
     low = np.maximum(parts.xyxy[:, None, :2], whole.xyxy[:, :2])
     high = np.minimum(parts.xyxy[:, None, 2:], whole.xyxy[:, 2:])
     shared = np.maximum(high - low, 0).prod(axis=2)
     area, of = ((each.xyxy[:, 2:] - each.xyxy[:, :2]).prod(axis=1) for each in (parts, whole))
     larger = (parts.class_id[:, None] == whole.class_id) & (area[:, None] < of)
+    larger &= whole.confidence >= DOUBT * parts.confidence[:, None]
     return np.asarray((larger & (shared >= INSIDE * area[:, None])).any(axis=1))
 
 
@@ -143,11 +147,12 @@ def _put_together(parts: Detections, cut: Bools, slack: float) -> Detections:
     for leader in range(len(parts)):
         while free[leader]:
             others = free & (parts.class_id == parts.class_id[leader])
-            others &= _continues(xyxy, cut, leader, slack)
+            others &= np.minimum(sure, sure[leader]) >= DOUBT * np.maximum(sure, sure[leader])
             others[leader] = False
-            if not others.any():
+            beside = np.where(others, _beside(xyxy, cut, leader, slack), 0.0)
+            other = int(beside.argmax())
+            if beside[other] < BESIDE:
                 break
-            other = int(others.argmax())
             free[other], sure[leader] = False, max(sure[leader], sure[other])
             # Each side is that of the part that reaches further, and so is whether an edge cuts it.
             further = np.where([1, 1, 0, 0], xyxy[other] < xyxy[leader], xyxy[other] > xyxy[leader])
@@ -156,16 +161,15 @@ def _put_together(parts: Detections, cut: Bools, slack: float) -> Detections:
     return Detections(xyxy.astype(np.float32), sure, parts.class_id)[free]
 
 
-def _continues(xyxy: Floats, cut: Bools, leader: int, slack: float) -> Bools:
-    """Which boxes go on where the leader is cut: they are cut there, too, and lie beside it."""
-    found = np.zeros(len(xyxy), np.bool_)
+def _beside(xyxy: Floats, cut: Bools, leader: int, slack: float) -> Floats:
+    """How well each box goes on where an edge cut the leader: their overlap along the edge; 0 where it does not."""
+    found = np.zeros(len(xyxy))
     box = xyxy[leader]
     for low, high in ((0, 2), (1, 3)):  # across, down
-        along = 1 - low
+        along, gap = 1 - low, slack + INEXACT * (box[high] - box[low])
         shared = np.minimum(xyxy[:, along + 2], box[along + 2]) - np.maximum(xyxy[:, along], box[along])
         either = np.maximum(xyxy[:, along + 2], box[along + 2]) - np.minimum(xyxy[:, along], box[along])
-        beside = shared >= BESIDE * either
-        after = cut[leader, high] & cut[:, low] & (xyxy[:, low] >= box[low]) & (xyxy[:, low] <= box[high] + slack)
-        before = cut[leader, low] & cut[:, high] & (xyxy[:, high] <= box[high]) & (xyxy[:, high] >= box[low] - slack)
-        found |= beside & (after | before)
+        after = cut[leader, high] & cut[:, low] & (xyxy[:, low] >= box[low]) & (xyxy[:, low] <= box[high] + gap)
+        before = cut[leader, low] & cut[:, high] & (xyxy[:, high] <= box[high]) & (xyxy[:, high] >= box[low] - gap)
+        found = np.maximum(found, np.where(after | before, shared / np.maximum(either, 1e-9), 0.0))
     return found
