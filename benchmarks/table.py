@@ -103,6 +103,8 @@ README_ROWS = {
         "select.moved.mixed.over_not_moved": "ours with forecast over ours without",
         "select.cameras.1x.over_best_single": "four cameras on one processor, mean streaming AP over the best single model's",
         "select.cameras.3x.over_best_single": "the same, processor three times as slow",
+        "select.tiles.fast.over_center320": "a small detector in two tiles over a larger one that takes as long, AP on fresh frames",
+        "select.tiles.joined.over_sahi": "tiles put together, over the best of SAHI's ways, AP on fresh frames",
         "select.hundred.changing.over_best_rival": "a hundred synthetic worlds, changing load, over the best rival",
         "select.live.2x.virtual_clock.ours": "virtual clock against the real box, the same frames, one busy process",
         "select.cost.choice": "time to choose, of a frame's time at 30 a second",
