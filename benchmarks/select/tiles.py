@@ -70,28 +70,37 @@ def _tiled(model: StoredModel) -> StoredModel:
     return replace(model, card=model.card.model_copy(update={"tiles": TWO}))
 
 
-def _found(shared: Path, model: StoredModel, every: dict[str, int]) -> Found:
-    runner = Runner({model.name: model}, threads=1)
+def _found(shared: Path, model: StoredModel, every: dict[str, int], join: Join | None = None) -> Found:
+    """What it finds as its card says; with `join`, in four tiles that are put together so."""
+    runner, taken = Runner({model.name: model}, threads=1), list[float]()
     runner.load(model.name)
+    person = model.card.labels.index("person")
 
     def look(picture: np.ndarray) -> Detections:
         [boxes] = runner.infer(model.name, [runner.prepare(model.name, picture)], CONFIDENCE)
         assert isinstance(boxes, Detections)
-        return boxes[boxes.class_id == model.card.labels.index("person")]
+        boxes = boxes[boxes.class_id == person]
+        return replace(boxes, class_id=np.zeros(len(boxes), np.int32))
 
-    precisions = [_precision(shared, video, step, look) for video, step in every.items()]
+    def look_joined(picture: np.ndarray) -> Detections:
+        assert join is not None
+        height, width = picture.shape[:2]
+        places = FOUR.places(width, height)
+        answers = [look(picture[top:bottom, left:right]) for left, top, right, bottom in places]
+        begin = time.perf_counter()
+        found = join(answers, places, width, height)
+        taken.append(time.perf_counter() - begin)
+        return found
+
+    seen = look if join is None else look_joined
+    precisions = [_precision(shared, video, step, seen) for video, step in every.items()]
     runner.close()
-    return Found(*precisions)
+    return Found(*precisions, milliseconds=1000 * statistics.median(taken or [0.0]))
 
 
 def _precision(shared: Path, video: str, step: int, look: Callable[[np.ndarray], Detections]) -> float:
-    chosen = {index: picture for index, picture in enumerate(pictures(shared, video)) if index % step == 0}
-    boxes = {index: _persons(look(picture)) for index, picture in chosen.items()}
+    boxes = {i: look(picture) for i, picture in enumerate(pictures(shared, video)) if i % step == 0}
     return average_precision(boxes, recordings(shared)[video].truth, frames=sorted(boxes))
-
-
-def _persons(boxes: Detections) -> Detections:
-    return replace(boxes, class_id=np.zeros(len(boxes), np.int32))
 
 
 def _seconds(shared: Path, models: dict[str, StoredModel]) -> dict[str, list[float]]:
@@ -131,8 +140,8 @@ def _joined_rows(shared: Path, model: StoredModel, every: dict[str, int]) -> lis
     except ImportError as missing:
         note = f"not here: {missing}"
         return [row("select.tiles.joined.over_sahi", what, baseline="SAHI", ours=None, unit="%", note=note)]
-    ours = _found_joined(shared, model, every, joined)
-    tried = {name: _found_joined(shared, model, every, join) for name, join in rivals.items()}
+    ours = _found(shared, model, every, joined)
+    tried = {name: _found(shared, model, every, join) for name, join in rivals.items()}
     best = max(tried, key=lambda name: tried[name].mean)
     theirs = tried[best]
     return [
@@ -148,30 +157,6 @@ def _joined_rows(shared: Path, model: StoredModel, every: dict[str, int]) -> lis
             bar="<= 1", note=f"{ours.milliseconds:.2f} ms",
         ),
     ]  # fmt: skip
-
-
-def _found_joined(shared: Path, model: StoredModel, every: dict[str, int], join: Join) -> Found:
-    runner, taken = Runner({model.name: model}, threads=1), []
-    runner.load(model.name)
-    person = model.card.labels.index("person")
-
-    def look(picture: np.ndarray) -> Detections:
-        height, width = picture.shape[:2]
-        places = FOUR.places(width, height)
-        answers = []
-        for left, top, right, bottom in places:
-            tile = runner.prepare(model.name, picture[top:bottom, left:right])
-            [boxes] = runner.infer(model.name, [tile], CONFIDENCE)
-            assert isinstance(boxes, Detections)
-            answers.append(boxes[boxes.class_id == person])
-        begin = time.perf_counter()
-        found = join(answers, places, width, height)
-        taken.append(time.perf_counter() - begin)
-        return found
-
-    precisions = [_precision(shared, video, step, look) for video, step in every.items()]
-    runner.close()
-    return Found(*precisions, milliseconds=1000 * statistics.median(taken))
 
 
 def _sahi() -> dict[str, Join]:

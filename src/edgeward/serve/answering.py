@@ -246,12 +246,11 @@ def calibration(config: LadderConfig, names: tuple[str, ...], models: Mapping[st
         missing = [label for label in ladder.labels if label not in models[name].card.labels]
         if missing:
             raise ConfigError(f"model {name!r} knows no class {missing[0]!r} of the calibration; {AGAIN}")
-    for rung in ladder.rungs:
-        now = models[rung.name].card.fed if rung.name in models else rung.fed
-        if rung.fed and rung.fed != now and any(rung.name in members_of(name) for name in names):
-            raise ConfigError(
-                f"model {rung.name!r} was calibrated looking at {rung.fed}, now it looks at {now}; {AGAIN}"
-            )
+    fed = {rung.name: rung.fed for rung in ladder.rungs if rung.fed}
+    for name in ladder_members(config, models):
+        now = models[name].card.fed
+        if fed.get(name, now) != now:
+            raise ConfigError(f"model {name!r} was calibrated looking at {fed[name]}, now it looks at {now}; {AGAIN}")
     # What a model takes in memory is known better than when it was calibrated: its file may be another one by now.
     held = {name: sum(models[name].tensors.values()) for name in names}
     return replace(ladder, rungs=tuple(replace(rung, bytes=held[name]) for name, rung in rungs.items() if rung))

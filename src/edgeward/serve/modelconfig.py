@@ -115,7 +115,7 @@ class ModelConfig(Section):
         of_plan = [key for key in PLAN_KEYS if getattr(self, key) is not None]
         if self.plan is None and of_plan:
             raise ValueError(f"'{of_plan[0]}' belongs to a 'plan'; add the plan or take '{of_plan[0]}' away")
-        if self.tiles is not None and given not in (["use"], ["file"], ["use", "file"]):
+        if self.tiles is not None and (self.plan is not None or self.portfolio is not None):
             raise ValueError("'tiles' goes with 'use' or 'file' only; take 'tiles' away")
         if self.portfolio is not None and len(given) > 1:
             raise ValueError(f"'portfolio' and '{given[0]}' exclude each other; keep one of them")

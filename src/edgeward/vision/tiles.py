@@ -39,8 +39,6 @@ BESIDE = 0.5
 """Overlap along the edge from which the two parts of what an edge cuts belong together."""
 INSIDE = 0.6
 """Share of a cut box inside a whole one from which it is a part of that."""
-
-
 MOST = 1000
 """Whole boxes, and as many cut ones, that are looked at: the most certain."""
 MAX_BOXES = 300
