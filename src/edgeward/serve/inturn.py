@@ -24,12 +24,10 @@ import numpy.typing as npt
 
 from edgeward.serve.certainty import Dialect
 from edgeward.serve.modelconfig import looks_of, members_of
-from edgeward.vision.forecast import Forecast
+from edgeward.vision.following import Follower
 from edgeward.vision.frames import Frame
 from edgeward.vision.fusion import fused_in_turn
-from edgeward.vision.metrics.overlap import overlap
 from edgeward.vision.results import Detections
-from edgeward.vision.tracking import TRACKING_FLOOR, ByteTracker
 
 __all__ = ["LONE", "RECENT_SECONDS", "Looks", "Turns", "between", "share_held", "whose_turn"]
 
@@ -37,10 +35,6 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 RECENT_SECONDS = 1.0
 """What was found longer ago says little of what is there."""
-SURE = 0.3
-"""Least confidence of a new track, whatever the query asks for."""
-SAME_OBJECT = 0.5
-"""Overlap with a box of the newest answer from which a look's box moves as that does."""
 MISLAID = 0.2
 """Of what an older look of models in turn found, and motion would have lost by now, the share that is lost although it
 is moved. Measured with boxes a frame late: 0.09 to 0.25 for pairs on PETS, nothing to tell on TUD."""
@@ -108,10 +102,7 @@ class Looks:
         self._labels = labels
         self._of = frozenset(member for rung in dialects if looks_of(rung) > 1 for member in members_of(rung))
         self._last: dict[str, _Look] = {}
-        self._least = min(TRACKING_FLOOR, confidence) or TRACKING_FLOOR
-        # Tracks follow what each look found by itself: fused, what moved too far to be joined would be too faint.
-        self._tracker = ByteTracker(max(confidence, SURE), self._least)
-        self._motion = Forecast.start()
+        self._follower = Follower(confidence)
         self._size = (0, 0)
 
     @property
@@ -128,16 +119,17 @@ class Looks:
         height, width = frame.image.shape[:2]
         if self._size != (width, height):
             self._size = (width, height)
-            self._forget()
+            self._follower.reset()
+            self._last = {}
         if self._last:
-            self._last = _moved(self._last, frame.time, self._motion)
+            self._last = _moved(self._last, frame.time, self._follower)
         own = self._dialects[model].understood(boxes, self._labels)
         self._last |= {
             member: _Look(frame.time, frame.time, own) for member in self._of.intersection(members_of(model))
         }
         if looks_of(rung) == 1:
             return own
-        self._follow(own, frame.time)
+        self._follower.follow(own, frame.time)
         members = [member for member in members_of(rung) if member != model]
         others = [self._last[member] for member in members if member in self._last]
         if not others:
@@ -146,31 +138,14 @@ class Looks:
         both = fused_in_turn([own, *(look.boxes for look in others)])
         return self._dialects[rung].understood(both, self._labels)
 
-    def _follow(self, boxes: Detections, time: float) -> None:
-        tracked = self._tracker.update(boxes[boxes.confidence >= self._least], time)
-        self._motion = self._motion.observe(tracked, time)
 
-    def _forget(self) -> None:
-        """Another picture size is another view."""
-        self._tracker.reset()
-        self._motion, self._last = Forecast.start(), {}
-
-
-def _moved(looks: Mapping[str, _Look], time: float, motion: Forecast) -> dict[str, _Look]:
+def _moved(looks: Mapping[str, _Look], time: float, follower: Follower) -> dict[str, _Look]:
     """Looks that still count, with their boxes where their objects have moved to by now."""
-    before, now = motion.newest, motion.at(time)
-    step = now.xyxy - before.xyxy
     kept = {}
     for model, look in looks.items():
-        if not 0 <= time - look.time <= RECENT_SECONDS:
-            continue
-        boxes = look.boxes
-        if look.at < time and len(boxes) and len(before):
-            shared = overlap(boxes.xyxy, before.xyxy, np.zeros(len(before), np.bool_))
-            of = shared.argmax(axis=1)
-            known = shared[np.arange(len(boxes)), of] > SAME_OBJECT
-            boxes = replace(boxes, xyxy=boxes.xyxy + np.where(known[:, None], step[of], np.float32(0)))
-        kept[model] = replace(look, at=time, boxes=boxes)
+        if 0 <= time - look.time <= RECENT_SECONDS:
+            boxes = follower.carried(look.boxes, time) if look.at < time else look.boxes
+            kept[model] = replace(look, at=time, boxes=boxes)
     return kept
 
 
