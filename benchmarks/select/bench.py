@@ -1,4 +1,5 @@
-"""Choosing models at run time: synthetic worlds, real video, four cameras, forecast, the real box, tiles, and what it costs."""
+"""Choosing models at run time: synthetic worlds, real video, four cameras, the real box, and what it costs; forecast,
+tiles, memory."""
 
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ def run(full: bool = False) -> dict[str, Any]:
     import live
     import moved
     import regimes
+    import remembered
     import spent
     import tiles
     from simulator import worlds
@@ -35,6 +37,7 @@ def run(full: bool = False) -> dict[str, Any]:
         "forecast by lateness": functools.partial(forecast.rows, full, data),
         "synthetic worlds": functools.partial(worlds, full),
         "tiles": functools.partial(tiles.rows, full, data),
+        "memory": functools.partial(remembered.rows, full, data),
         "a hundred worlds": functools.partial(hundred.rows, full),
     }
     return run_sections("select", full, sections)

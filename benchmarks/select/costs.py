@@ -92,13 +92,16 @@ class FilmCosts(Costs):
             now += took
         part = self._part(action.model, action)
         now += self._took(action.model, now, action.batch, part)
-        results, expected = [], []
+        results, expected, found = [], [], []
         for job in action.jobs:
             analysis, boxes = self._analyses[job.camera], self._found(part or action.model, job.camera, job.frame)
             results.append(analysis.take(self._frame(job.camera, job.frame), boxes, action.model, part).to_json())
             expected.append(None if analysis.expected is None else analysis.expected.to_json())
-        known = tuple(expected) if any(expected) else ()
-        return Inferred(now, decided.number, action.model, action.jobs, tuple(results), tuple(also), known, True, part)
+            found.append(None if analysis.found is None else analysis.found.to_json())
+        known, alone = (tuple(each) if any(each) else () for each in (expected, found))
+        return Inferred(
+            now, decided.number, action.model, action.jobs, tuple(results), tuple(also), known, alone, True, part
+        )
 
     def _part(self, model: str, action: Infer) -> str:
         """Of models in turn, whose turn it is."""

@@ -5,6 +5,7 @@
 One arm after another plays the recordings at their own pace, pinned to one core; 0, 1 or 2 busy loops on that core make
 about 1x, 2x and 3x. The ladder is calibrated on the last third of each recording, played are the first seconds
 of PETS, and twice the first two thirds of TUD.
+Ours remembers what was found in the last moments; each fixed model and TOD play with and without that.
 Then the box's loop runs again on the virtual clock, with the arrivals and the median latencies of that very run's log.
 """
 
@@ -34,7 +35,7 @@ from costs import FilmCosts, Machine  # noqa: E402
 from film import Film, Judged, Piece, judged_boxes, pooled  # noqa: E402
 from harness import row, shared_data  # noqa: E402
 from recorded import FUSED, PETS_FPS, TUD_FPS, Recording, configs, measured, recordings  # noqa: E402
-from regimes import NOT_HELD_OUT, Fold, periodic, thresholds  # noqa: E402
+from regimes import NOT_HELD_OUT, REMEMBERING, Fold, periodic, thresholds  # noqa: E402
 from video import CAMERA, play, screened  # noqa: E402
 
 from edgeward.clock import to_seconds  # noqa: E402
@@ -54,7 +55,7 @@ REGIMES: dict[str, tuple[int, ...]] = {"1x": (0,), "2x": (1,), "3x": (2,), "chan
 PHASE = 4.0
 """Seconds."""
 THIRD = 2
-RIVALS = {"TOD-like": "tod", "Chameleon-like": "chameleon"}
+RIVALS = {"TOD-like": "tod", "Chameleon-like": "chameleon", f"TOD-like{REMEMBERING}": "tod_remembering"}
 CHOOSING = ("ours", *RIVALS)
 QUERY = QueryConfig(camera=CAMERA, model="people", classes=("person",), confidence=0.1)
 MEMORY = 1 << 30
@@ -86,6 +87,7 @@ class Arm:
 
     models: tuple[str, ...]
     options: Mapping[str, Any]
+    remember: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,9 @@ def rows(full: bool, shared: Path | None) -> list[dict[str, Any]]:
         for regime in REGIMES if full else ("2x",):
             for name, arm in arms.items():
                 box = functools.partial(_box, shared, arm, ladder)
-                found.setdefault(regime, {})[name] = [_played(box, clip, REGIMES[regime], seconds) for clip in clips]
+                query = QUERY.model_copy(update={"remember": arm.remember})
+                runs = [_played(box, clip, REGIMES[regime], seconds, query) for clip in clips]
+                found.setdefault(regime, {})[name] = runs
     lines = [line for regime, by_arm in found.items() for line in _regime_rows(regime, by_arm)]
     return lines + (_mixed_rows(found) if full else [])
 
@@ -140,10 +144,12 @@ def _arms(fold: Fold, clips: Sequence[Clip], seconds: Mapping[str, float], full:
         machine = Machine(seconds, lambda time, load=load: load)
         worth = {name: play(Film.of(pieces), Fixed(name), machine).precision() for name in single}
         best |= dict.fromkeys(sorted(worth, key=worth.__getitem__, reverse=True)[: 2 if full else 1])
-    arms = {"ours": Arm(tuple(seconds), {})} | {name: Arm((name,), {}) for name in best}
+    arms = {"ours": Arm(tuple(seconds), {}, remember=True)} | {name: Arm((name,), {}) for name in best}
+    arms |= {name + REMEMBERING: Arm((name,), {}, remember=True) for name in best}
     if full:
         tod = thresholds(fold, seconds)
         arms["TOD-like"] = Arm(tod.names, {"rule": "thresholds", "thresholds": list(tod.least)})
+        arms[f"TOD-like{REMEMBERING}"] = replace(arms["TOD-like"], remember=True)
         chameleon = periodic(fold, seconds)
         options = {"rule": "periodic", "period": chameleon.period, "agreement": chameleon.target}
         arms["Chameleon-like"] = Arm(chameleon.names, options)
@@ -158,20 +164,27 @@ def _box(data: Path, arm: Arm, ladder: Path, clip: Clip, folder: str) -> dict[st
         "cameras": [{"name": CAMERA, "source": clip.source, "rate": clip.recording.fps, "loop": clip.times > 1}],
         "models": [entries[name].model_dump(mode="json", exclude_none=True) for name in members],
         "ladders": [{"name": "people", "models": list(arm.models), "calibration": str(ladder), **arm.options}],
-        "queries": [{"camera": CAMERA, "model": "people", "classes": ["person"], "confidence": QUERY.confidence}],
+        "queries": [
+            {"camera": CAMERA, "model": "people", "classes": ["person"], "confidence": QUERY.confidence,
+             "remember": arm.remember},
+        ],
         "budget": {"memory": MEMORY, "threads": 1, "device": "cpu"},
         "store": {"enabled": False}, "web": {"enabled": False}, "data": folder,
     }  # fmt: skip
 
 
 def _played(
-    box: Callable[[Clip, str], dict[str, Any]], clip: Clip, phases: tuple[int, ...], idle: Mapping[str, float]
+    box: Callable[[Clip, str], dict[str, Any]],
+    clip: Clip,
+    phases: tuple[int, ...],
+    idle: Mapping[str, float],
+    query: QueryConfig,
 ) -> Run:
     with tempfile.TemporaryDirectory() as folder:
         _live(box(clip, folder), clip.seconds, phases, Path(folder))
         (recording,) = read_log(Path(folder) / "log")
     machine = LoggedMachine.of(recording.events, phases, idle)
-    costs = FilmCosts({CAMERA: clip.film}, machine, QUERY)
+    costs = FilmCosts({CAMERA: clip.film}, machine, query)
     again = simulate(recording.state, outside(recording.events), policy_named("edf-lru"), costs)
     return Run(_judged(recording.events, clip), _judged(again.events, clip), machine.ratio)
 
@@ -268,12 +281,12 @@ def _figure(runs: Sequence[Run], side: str) -> float:
 def _regime_rows(regime: str, by_arm: Mapping[str, list[Run]]) -> list[dict[str, Any]]:
     live = {name: _figure(runs, "live") for name, runs in by_arm.items()}
     virtual = {name: _figure(runs, "virtual") for name, runs in by_arm.items()}
-    fixed = [name for name in live if name not in CHOOSING]
-    best = max(fixed, key=live.__getitem__)
+    best, remembering = _best_fixed(live)
     ratio = statistics.median(run.ratio for runs in by_arm.values() for run in runs)
     noted = ", ".join(f"{name} {value:.3f}" for name, value in live.items())
     noted += f"; latencies {ratio:.2f} times the idle ones"
     rows = [_over(regime, live, best, "best_fixed", ">= 0", noted)]
+    rows += [_over(regime, live, remembering, "best_fixed_remembering", ">= 0")]
     rows += [_over(regime, live, name, kind, ">= 0") for name, kind in RIVALS.items() if name in live]
     for kind, name in (("ours", "ours"), ("best_fixed", best)):
         rows.append(
@@ -302,10 +315,19 @@ def _mixed_rows(found: Mapping[str, Mapping[str, list[Run]]]) -> list[dict[str, 
     """All loads together."""
     arms = next(iter(found.values()))
     live = {name: _figure([run for by_arm in found.values() for run in by_arm[name]], "live") for name in arms}
-    best = max((name for name in live if name not in CHOOSING), key=live.__getitem__)
+    best, remembering = _best_fixed(live)
     noted = ", ".join(f"{name} {value:.3f}" for name, value in live.items())
     rows = [_over("mixed", live, name, kind, ">= 0") for name, kind in RIVALS.items()]
+    rows.insert(0, _over("mixed", live, remembering, "best_fixed_remembering", ">= 0"))
     return [_over("mixed", live, best, "best_fixed", ">= 4", noted), *rows]
+
+
+def _best_fixed(figures: Mapping[str, float]) -> tuple[str, str]:
+    """The best model as it is, and with memory."""
+    fixed = [name for name in figures if name not in CHOOSING]
+    plain = [name for name in fixed if not name.endswith(REMEMBERING)]
+    remembering = [name for name in fixed if name.endswith(REMEMBERING)]
+    return max(plain, key=figures.__getitem__), max(remembering, key=figures.__getitem__)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ Scenes play at the rate they were recorded at (PETS 7, TUD 25 frames a second), 
 is left of TUD. The ladder has six models and four rungs of two of them (`recorded.FUSED`); "best_fixed" is the best of the
 models, "best_fixed_rung" the best of all rungs. One third of each recording calibrates the ladder and tunes TOD and
 Chameleon at the nominal load; the other two are judged. Full: each third in turn, mean of the three. All choosers show the
-ladder's comparable scores. The film jumps between cameras of different pace, which the box notices within some frames.
+ladder's comparable scores. Ours remembers what was found in the last moments (`remember: true`); rivals show what their
+models found, and play once more with the same memory ("remembering"). The film jumps between cameras of different pace,
+which the box notices within some frames.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import itertools
 import json
 import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ from costs import LoadAt, Machine  # noqa: E402
 from film import Film, Piece, Shown, pooled  # noqa: E402
 from harness import row, shared_data  # noqa: E402
 from recorded import FUSED, Held, Recording, held, measured, recordings  # noqa: E402
-from video import play  # noqa: E402
+from video import RAW, REMEMBERED, play  # noqa: E402
 
 from edgeward.serve.choosers import AnyChooser  # noqa: E402
 from edgeward.serve.elsewhere import elsewhere  # noqa: E402
@@ -56,6 +58,8 @@ PIECE = 132
 """Frames of PETS between two of TUD."""
 WINDOWS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds for which the oracle keeps one model; of the five schedules it takes the best."""
+REMEMBERING = ", remembering"
+FORGETTING = "ours, forgetting"
 Seconds = Mapping[str, float]
 
 
@@ -108,13 +112,13 @@ def ours(ladder: Ladder, **changed: Any) -> Selector:
 
 
 def oracle(film: Film, fixed: Mapping[str, Shown], machine: Machine) -> Shown:
-    """The best of five schedules that labels would have chosen from what each model alone had on screen."""
+    """The best of five schedules that labels would have chosen from what each model alone had on screen, with memory."""
     found = []
     for window in WINDOWS:
         starts = np.arange(0.0, film.times[-1] + window, window)
         spans = list(itertools.pairwise(np.searchsorted(film.times, starts)))
         names = [max(fixed, key=lambda name: fixed[name].precision(a, b) if a < b else 0.0) for a, b in spans]
-        found.append(play(film, Oracle(tuple(starts[:-1]), tuple(names)), machine))
+        found.append(play(film, Oracle(tuple(starts[:-1]), tuple(names)), machine, REMEMBERED))
     return max(found, key=Shown.precision)
 
 
@@ -165,13 +169,15 @@ def played(films: Mapping[str, Recording], seconds: Seconds, full: bool, speed: 
     table: Played = {}
     for third in range(3 if full else 1):
         fold = Fold.of(films, third, seconds, speed)
-        choosers = rivals(fold, seconds, full) | {"ours": ours(fold.ladder)}
-        choosers |= {name: ours(fold.ladder, **changed) for name, changed in VARIANTS.items()} if full else {}
+        others: dict[str, AnyChooser] = {name: Fixed(name) for name in seconds} | rivals(fold, seconds, full)
+        arms = {name: (each, RAW) for name, each in others.items()}
+        arms |= {name + REMEMBERING: (each, REMEMBERED) for name, each in others.items()}
+        arms |= {"ours": (ours(fold.ladder), REMEMBERED), FORGETTING: (ours(fold.ladder), RAW)}
+        arms |= {name: (ours(fold.ladder, **changed), REMEMBERED) for name, changed in VARIANTS.items()} if full else {}
         for regime in LOADS if full else QUICK:
             machine = Machine(seconds, LOADS[regime])
-            fixed = {name: play(fold.film, Fixed(name), machine) for name in seconds}
-            shown = fixed | {name: play(fold.film, each, machine) for name, each in choosers.items()}
-            shown["oracle"] = oracle(fold.film, fixed, machine)
+            shown = {name: play(fold.film, chooser, machine, query) for name, (chooser, query) in arms.items()}
+            shown["oracle"] = oracle(fold.film, {name: shown[name + REMEMBERING] for name in seconds}, machine)
             for name, each in shown.items():
                 table.setdefault(regime, {}).setdefault(name, []).append(each)
     return table
@@ -193,20 +199,15 @@ def regime_rows(table: Played, names: tuple[str, ...], label: str) -> list[dict[
     rows = []
     for regime, each in figures.items():
         means = {name: statistics.mean(values) for name, values in each.items()}
-        best = max(names, key=means.__getitem__)
-        together = max((name for name in means if len(members_of(name)) > 1 or name in names), key=means.__getitem__)
         noted = ", ".join(f"{name} {value:.3f}" for name, value in means.items())
-        bars = {best: ">= 4" if regime == "mixed" else ">= 0", "TOD-like": ">= 0", "Chameleon-like": ">= 0"}
-        kinds = {together: "best_fixed_rung", best: "best_fixed"}
-        for rival, bar in ({together: ""} | bars).items():
+        for kind, rival, bar in _compared(means, names, ">= 4" if regime == "mixed" else ">= 0"):
             gains = [100 * (a / b - 1) for a, b in zip(each["ours"], each[rival], strict=True)]
-            kind = kinds.get(rival, rival.split("-")[0].lower())
             rows.append(
                 row(
                     f"select.{label}.{regime}.over_{kind}",
                     f"streaming AP@0.5 on real video, latencies {regime}: ours over the rival's, less 1; {NOT_HELD_OUT}",
                     baseline=f"{rival}, {means[rival]:.3f}", ours=round(100 * (means["ours"] / means[rival] - 1), 2),
-                    unit="%", bar=bar, spread=(min(gains), max(gains)), note=noted if rival == best else "",
+                    unit="%", bar=bar, spread=(min(gains), max(gains)), note=noted if kind == "best_fixed" else "",
                 )
             )  # fmt: skip
         rows.append(
@@ -216,6 +217,22 @@ def regime_rows(table: Played, names: tuple[str, ...], label: str) -> list[dict[
             )
         )  # fmt: skip
     return rows
+
+
+def _compared(means: Mapping[str, float], names: Sequence[str], bar: str) -> Iterator[tuple[str, str, str]]:
+    """What ours is compared with: kind, rival, bar. names: of the models; bar: over the best of them as they are."""
+    rungs = [name[: -len(REMEMBERING)] for name in means if name.endswith(REMEMBERING)]
+    rungs = [name for name in rungs if len(members_of(name)) > 1 or name in names]
+    for memory, kind in (("", ""), (REMEMBERING, "_remembering")):
+        yield f"best_fixed_rung{kind}", max((name + memory for name in rungs), key=means.__getitem__), ""
+        yield (
+            f"best_fixed{kind}",
+            max((name + memory for name in names), key=means.__getitem__),
+            ">= 0" if memory else bar,
+        )
+        yield f"tod{kind}", f"TOD-like{memory}", ">= 0"
+        yield f"chameleon{kind}", f"Chameleon-like{memory}", ">= 0"
+    yield "forgetting", FORGETTING, ">= 0"
 
 
 def memory_rows(
@@ -232,7 +249,8 @@ def memory_rows(
         choosers: dict[str, AnyChooser] = {name: Fixed(name) for name in seconds}
         choosers["ours"] = ours(fold.ladder, memory=room)
         for name, chooser in choosers.items():
-            table.setdefault(name, []).append(play(fold.film, chooser, machine).precision())
+            query = REMEMBERED if name == "ours" else RAW
+            table.setdefault(name, []).append(play(fold.film, chooser, machine, query).precision())
     means = {name: statistics.mean(each) for name, each in table.items()}
     best = max(seconds, key=means.__getitem__)
     gains = [100 * (a / b - 1) for a, b in zip(table["ours"], table[best], strict=True)]

@@ -28,6 +28,8 @@ from edgeward.vision.results import Detections
 CAMERA = "camera"
 RAW = QueryConfig(camera=CAMERA, model="people", confidence=0.0)
 """All boxes are shown as they were found: precision over all recalls needs the faint ones, too."""
+REMEMBERED = QueryConfig(camera=CAMERA, model="people", confidence=0.0, remember=True)
+"""With what was found in the last moments."""
 TRACKED = QueryConfig(camera=CAMERA, model="people", tracker=True)
 MOVED = QueryConfig(camera=CAMERA, model="people", tracker=True, forecast=True)
 """As a box shows them by default, followed and moved to the present."""
@@ -61,7 +63,7 @@ def on_screen(run: Simulated, camera: str, film: Film, query: QueryConfig) -> Sh
     return Shown(
         film,
         (*sources, *[None] * rest),
-        (*boxes, *[NOTHING] * rest) if query.tracker or in_turn else None,
+        (*boxes, *[NOTHING] * rest) if query.tracker or query.remember or in_turn else None,
         run.state.queries[camera].skipped,
     )
 

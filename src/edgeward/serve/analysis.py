@@ -16,10 +16,11 @@ import numpy as np
 from edgeward.errors import ConfigError, nearest
 from edgeward.serve.certainty import Dialect, score_of
 from edgeward.serve.config import QueryConfig
-from edgeward.serve.fused import heard_from
+from edgeward.serve.fused import FAINT, heard_from
 from edgeward.serve.inturn import Looks
 from edgeward.vision.forecast import Forecast
 from edgeward.vision.frames import Frame
+from edgeward.vision.memory import Memory
 from edgeward.vision.results import Classification, Detections, FloatArray, Result
 from edgeward.vision.tracking import TRACKING_FLOOR, ByteTracker
 from edgeward.vision.zones import Zone, ZoneCounter
@@ -43,6 +44,7 @@ class Analysis:
 
     labels: class names of its results. dialects: of a ladder, how to understand each of its models.
     expected: of a query that forecasts, where the boxes of the answer before the newest were shown at its time.
+    found: of a query that remembers, what the newest answer holds by itself.
     """
 
     def __init__(
@@ -53,6 +55,8 @@ class Analysis:
         self._dialects = dialects or {}
         self._looks = Looks(self._dialects, labels, query.confidence)
         self.expected: Detections | None = None
+        self.found: Detections | None = None
+        self._memory = Memory(query.confidence) if query.remember else None
         self._forecast = Forecast.start() if query.forecast else None
         self.confidence_floor = min(query.confidence, TRACKING_FLOOR) if query.tracker else query.confidence
         self._wanted = _class_ids(query, labels)
@@ -80,12 +84,17 @@ class Analysis:
     def take(self, frame: Frame, answer: Result, model: str = "", part: str = "") -> Result:
         """The query's result for `frame`, for which `model` answered `answer`; of models in turn, `part` did."""
         seen = self.seen(frame, answer, model, part)
-        return self._take_detections(frame, seen) if isinstance(seen, Detections) else seen
+        if not isinstance(seen, Detections):
+            return seen
+        if self._memory is not None:
+            self.found, seen = seen, self._kept(self._memory.boxes)
+        return self._take_detections(frame, seen)
 
     def floor(self, model: str, part: str = "") -> float:
         """The least score of `model` that matters here; of models in turn, that of the one whose turn it is."""
         dialect = self._dialects.get(model)
-        least = self.confidence_floor if dialect is None else score_of(self.confidence_floor, dialect.certainty)
+        least = self.confidence_floor if self._memory is None else FAINT * self.confidence_floor
+        least = least if dialect is None else score_of(least, dialect.certainty)
         if part in ("", model):
             return least
         return heard_from(least, [self._dialects[part].certainty])[0]
@@ -96,8 +105,12 @@ class Analysis:
         return None if forecast is None else forecast.at(time)
 
     def seen(self, frame: Frame, answer: Result, model: str, part: str = "") -> Result:
-        """What a model that was only compared found, as it would be a result."""
+        """What a model found by itself, in the terms of a result; one that was only compared is remembered, too."""
         if isinstance(answer, Detections):
+            if self._memory is not None:
+                height, width = frame.image.shape[:2]
+                own = self._alone(answer, part or model)
+                self._memory.see(part or model, own, frame.time, (width, height))
             return self._kept(self._understood(frame, answer, model, part))
         if isinstance(answer, Classification):
             kept = answer.confidence >= self.query.confidence
@@ -110,6 +123,10 @@ class Analysis:
         """The boxes with the query's classes, and of a ladder with scores that can be compared."""
         if self._looks.wanted:
             return self._looks.understood(model, part or model, boxes, frame)
+        return self._alone(boxes, model)
+
+    def _alone(self, boxes: Detections, model: str) -> Detections:
+        """What one model found, whatever others did."""
         return self._dialects[model].understood(boxes, self.labels) if model in self._dialects else boxes
 
     def _kept(self, boxes: Detections) -> Detections:

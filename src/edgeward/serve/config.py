@@ -91,6 +91,7 @@ class QueryConfig(Section):
     confidence: float = Field(0.3, ge=0, le=1)
     tracker: bool = Field(False, description="follow objects with ByteTrack (detection only)")
     forecast: bool = Field(False, description="show boxes where their tracks are by now, not where they were found")
+    remember: bool = Field(False, description="let what was found in the last moments count, too (detection only)")
     zones: tuple[ZoneConfig, ...] = ()
 
     @property

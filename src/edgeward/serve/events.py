@@ -88,6 +88,7 @@ class Inferred:
     """Jobs were answered. `results` holds one result per job, in the JSON form of its kind; `also` what others said.
 
     expected: of queries that forecast, where the boxes of the answer before were shown at the frame's time.
+    found: of queries that remember, what the model found by itself; the result holds what was found before, too.
     whole: False when another model had done a part of the work before, so that it took less than it does alone.
     part: of models in turn, the one that looked.
     """
@@ -99,6 +100,7 @@ class Inferred:
     results: tuple[dict[str, Any], ...] = ()
     also: tuple[Second, ...] = ()
     expected: tuple[dict[str, Any] | None, ...] = ()
+    found: tuple[dict[str, Any] | None, ...] = ()
     whole: bool = True
     part: str = ""
     kind: Literal["inferred"] = "inferred"

@@ -86,7 +86,10 @@ def learned(state: State, event: Inferred, took_ns: int) -> State:
                 else:
                     expected = _result(event.expected, place)
                     moved = expected if isinstance(expected, Detections) else None
-                    answer = Answer(model, to_seconds(job.arrived_ns), found, moved, cold(ran), turn(ran))
+                    # What the model found by itself tells of the model, what is remembered of those before it, too.
+                    own = _result(event.found, place) if ran is event else None
+                    own = found if own is None else own
+                    answer = Answer(model, to_seconds(job.arrived_ns), own, moved, cold(ran), turn(ran))
                     chooser = chooser.observe(answer, now, seconds)
             queries[job.query] = replace(query, chooser=chooser, chosen=query.after or query.chosen, after="")
     asked = {job.query for job in event.jobs}

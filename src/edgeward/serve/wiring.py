@@ -54,8 +54,9 @@ def check_tasks(config: BoxConfig, asked: Mapping[str, Answering]) -> None:
         task = asked[query.key].task
         if query.task not in (None, task):
             raise ConfigError(f"query {query.key!r} wants {query.task}, but model {query.model!r} does {task}")
-        if query.tracker and task != "detection":
-            raise ConfigError(f"query {query.key!r}: 'tracker' follows boxes, but model {query.model!r} does {task}")
+        for field, does in (("tracker", "follows"), ("remember", "keeps")):
+            if getattr(query, field) and task != "detection":
+                raise ConfigError(f"query {query.key!r}: {field!r} {does} boxes, but model {query.model!r} does {task}")
 
 
 def resolve(model: ModelConfig, store: WeightStore, cache: Path, provider: str) -> ServedModel | None:

@@ -78,13 +78,24 @@ class Workers:
         by_frame, whole, part = self._answers(action.model, action, held)
         seconds = [self._second(model, action, held) for model in action.also]
         also = tuple(second for second in seconds if second is not None)
-        results, expected = [], []
+        results, expected, found = [], [], []
         for job in action.jobs:
             analysis, picture = self._analyses[job.query], (job.camera, job.frame)
             results.append(analysis.take(held[picture].frame, by_frame[picture], action.model, part).to_json())
             expected.append(None if analysis.expected is None else analysis.expected.to_json())
-        known = tuple(expected) if any(expected) else ()
-        return Inferred(0, number, action.model, action.jobs, tuple(results), also, known, whole, part)
+            found.append(None if analysis.found is None else analysis.found.to_json())
+        return Inferred(
+            0,
+            number,
+            action.model,
+            action.jobs,
+            tuple(results),
+            also,
+            expected=tuple(expected) if any(expected) else (),
+            found=tuple(found) if any(found) else (),
+            whole=whole,
+            part=part,
+        )
 
     def _answers(
         self, model: str, action: Infer, held: Mapping[Picture, Held]
