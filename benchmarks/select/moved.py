@@ -85,7 +85,7 @@ def _regime_rows(regime: str, figures: Mapping[str, list[float]], seconds: Secon
         rows.append(
             row(
                 f"select.moved.{regime}.over_{kind}",
-                f"streaming AP@0.5 of followed boxes, moved by forecast, latencies {regime}: ours over"
+                f"streaming AP@0.5 of followed boxes, moved by forecast, latencies {regime}: ours, which remembers, over"
                 f" {'ours without forecast' if rival == STILL else 'the best fixed model, moved, too'}, less 1; {NOT_HELD_OUT}",
                 baseline=f"{rival}, {means[rival]:.3f}", ours=round(100 * (means[OURS] / means[rival] - 1), 2), unit="%",
                 bar=">= 0", spread=(min(gains), max(gains)),

@@ -275,3 +275,32 @@ def test_it_pays_on_a_real_recording(shared_data, latency, gain):
     still = streaming_ap(arrivals, finished, truth).ap
     moved = streaming_ap(arrivals, finished, truth, forecast=Forecast.start()).ap
     assert moved > still + gain
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.floats(-200, 200), st.integers(1, 10), st.floats(0, 0.5))
+def test_it_is_known_where_those_should_be_that_the_newest_answer_missed(speed, missed, ahead):
+    """Two walk side by side; the second is missed for some answers."""
+    forecast = Forecast.start()
+    for frame in range(20 + missed):
+        left = np.array([0.0, 300.0]) + speed * frame / 25
+        boxes = Detections(
+            np.stack([left, 0 * left, left + 40, 0 * left + 90], axis=1), [0.9, 0.9], [0, 0], np.array([1, 2], np.int32)
+        )
+        forecast = forecast.observe(boxes[:1] if frame >= 20 else boxes, frame / 25)
+    now = (19 + missed) / 25
+    places, steps = forecast.known(now + ahead)
+    assert len(places) == len(steps) == 2
+    assert np.array_equal(places[:1], forecast.newest.xyxy)
+    assert places[1] == pytest.approx([300 + speed * now, 0, 340 + speed * now, 90], abs=10)
+    assert places[:1] + np.tile(steps[:1], 2) == pytest.approx(forecast.at(now + ahead).xyxy, abs=1e-3)
+    assert steps[1] == pytest.approx(steps[0], abs=2 + 0.1 * abs(speed) * ahead)
+    assert not forecast.known(now)[1].any()
+
+
+def test_before_an_answer_nothing_is_known():
+    places, steps = Forecast.start().known(1.0)
+    assert places.shape == (0, 4)
+    assert steps.shape == (0, 2)
+    with pytest.raises(ValueError, match="time_seconds is nan"):
+        Forecast.start().known(math.nan)

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from edgeward.vision.following import Follower
 from edgeward.vision.fusion import ALONE, FORGOTTEN, fused_over_time
-from edgeward.vision.memory import MEMORY_SECONDS, Memory, found_before
+from edgeward.vision.memory import MEMORY_SECONDS, MOST, Memory, found_before
 from edgeward.vision.metrics.overlap import overlap
 from edgeward.vision.metrics.precision import average_precision
 from edgeward.vision.results import Detections
+from edgeward.vision.tracking import ByteTracker
 from edgeward.vision.truth import load_truth
 
 SETTINGS = settings(max_examples=100, deadline=None, derandomize=True)
@@ -90,20 +91,96 @@ def test_confidence_is_a_mean_over_all_looks(looks):
 
 
 @SETTINGS
-@given(st.floats(-250, 250), st.integers(2, 12), st.floats(0.5, 1))
-def test_who_is_missed_once_is_shown_where_it_has_walked_to(speed, seen, sure):
-    """People walk at up to six times their width in a second; one is missed after some frames, others are seen."""
+@given(st.floats(-250, 250), st.integers(10, 20), st.integers(1, 7), st.floats(0.5, 1))
+def test_who_is_missed_is_shown_where_it_has_walked_to(speed, seen, missed, sure):
+    """People walk at up to six times their width in a second; one is missed for some frames, others are seen."""
     memory = Memory(0.3)
-    for frame in range(seen + 8):
-        memory.see("a", people(sure, sure, sure, x=speed * frame / 25), frame / 25, SIZE)
-    now = (seen + 8) / 25
-    real = people(1, 1, 1, x=speed * now)
-    memory.see("a", people(sure, sure, x=speed * now), now, SIZE)
-    assert len(memory.boxes) == 3
-    near = shared(memory.boxes, real).max(axis=1)
-    assert (near > 0.75).all()
-    missed = memory.boxes.confidence[shared(memory.boxes, real[2:3])[:, 0].argmax()]
-    assert 0.5 * sure < missed < sure
+    for frame in range(seen + missed + 3):
+        away = seen <= frame < seen + missed
+        memory.see("a", people(*[sure] * (2 if away else 3), x=speed * frame / 25), frame / 25, SIZE)
+        assert len(memory.boxes) == 3, "nor is anybody shown twice when it is found again"
+        if frame >= seen:
+            near = shared(memory.boxes, people(1, 1, 1, x=speed * frame / 25))
+            assert (near.max(axis=1) > 0.7).all()
+        if away:
+            third = memory.boxes.confidence[near[:, 2].argmax()]
+            assert 0.3 * sure < third < sure
+
+
+@pytest.mark.parametrize("speed", [60, 200])
+@pytest.mark.parametrize("missed", [1, 3, 6, 12])
+def test_a_tracker_knows_again_who_was_missed(speed, missed):
+    memory, tracker, numbers = Memory(0.3), ByteTracker(0.3), set()
+    for frame in range(20 + missed + 10):
+        away = 20 <= frame < 20 + missed
+        memory.see("a", people(*[0.9] * (1 if away else 2), x=speed * frame / 25), frame / 25, SIZE)
+        shown = memory.boxes[memory.boxes.confidence >= 0.1]
+        numbers |= set(tracker.update(shown, frame / 25).tracker_id.tolist())
+    assert numbers == {-1, 1, 2}, "-1 in the first frame"
+
+
+def both(one, other):
+    """What detectors "a" and "b" find: persons of their own."""
+    return {"a": people(*one), "b": people(*other, x=400)}
+
+
+@pytest.mark.parametrize("rest", [(), (0.8,)])
+def test_detectors_that_never_find_the_same_make_up_for_each_other(rest):
+    found, memory = both((0.9,), (0.9, *rest)), Memory(0.3)
+    for frame in range(20):
+        memory.see("ab"[frame % 2], found["ab"[frame % 2]], frame / 25, SIZE)
+        if frame >= 1:
+            assert len(memory.boxes[memory.boxes.confidence > 0.25]) == 2 + len(rest)
+
+
+def test_who_looks_seldom_does_not_make_others_forget():
+    """What "b" found half a second ago hardly has a say by now, yet it was there."""
+    memory = Memory(0.3)
+    for frame in range(40):
+        detector = "b" if frame in (13, 26, 39) else "a"
+        memory.see(detector, people(0.9, x=400 * (detector == "b")), frame / 25, SIZE)
+    near = memory.boxes[memory.boxes.xyxy[:, 0] < 300]
+    assert near.confidence.max(initial=0) > 0.5
+
+
+@pytest.mark.parametrize(("away", "left"), [(0.5, 0), (1.2, 1)])
+def test_who_has_not_looked_for_a_second_comes_new(away, left):
+    """What "b" finds is nowhere near what it found before: another view, unless that was long ago."""
+    memory = Memory(0.3)
+    memory.see("b", people(0.9, x=400), 0.0, SIZE)
+    for look in range(1, 60):
+        memory.see("a", people(0.9), away * look / 60, SIZE)
+    memory.see("b", people(0.9, x=200), away, SIZE)
+    assert int((memory.boxes.xyxy[:, 0] == 0).sum()) == left
+
+
+def test_in_another_view_nothing_moves_as_before():
+    """Somebody who stands where somebody walked is not moved along."""
+    memory = Memory(0.3)
+    for frame in range(20):
+        memory.see("a", people(0.9, 0.9, x=5 * frame), frame / 25, SIZE)
+    memory.see("a", people(0.9, x=95), 0.8, (480, 640))
+    memory.see("a", people(0.2, x=300), 0.84, (480, 640))
+    stays = memory.boxes[memory.boxes.confidence > 0.3]
+    assert stays.xyxy[:, 0].tolist() == [95]
+
+
+def test_in_another_view_nobody_looked_before():
+    memory = Memory(0.3)
+    for frame in range(20):
+        memory.see("ab"[frame % 2], people(0.9, x=400), frame / 25, SIZE)
+    memory.see("a", people(0.9), 0.8, (480, 640))
+    memory.see("b", people(0.9, x=200), 0.84, (480, 640))
+    assert sorted(memory.boxes.xyxy[:, 0].tolist()) == [0, 200]
+
+
+def test_one_of_another_class_in_the_same_place_is_another_object():
+    memory = Memory(0.3)
+    for frame in range(20):
+        memory.see("a", people(0.9), frame / 25, SIZE)
+    car = Detections(people(0.8).xyxy, [0.8], [1])
+    memory.see("a", car, 0.8, SIZE)
+    assert memory.boxes.class_id.tolist() == [1]
 
 
 @pytest.mark.parametrize(
@@ -151,11 +228,11 @@ def test_who_outruns_its_track_leaves_no_ghosts(step, looks):
 
 def test_noise_does_not_pile_up():
     rng, memory = np.random.default_rng(3), Memory(0.1)
-    for frame in range(500):
-        corner = rng.uniform(0, 400, (20, 2))
-        noise = Detections(np.hstack([corner, corner + 30]), rng.uniform(0.02, 0.25, 20), np.zeros(20))
+    for frame in range(200):
+        corner = rng.uniform(0, 1000, (40, 2))
+        noise = Detections(np.hstack([corner, corner + 30]), rng.uniform(0.02, 0.25, 40), np.zeros(40))
         memory.see("a", noise, frame / 25, SIZE)
-        assert len(memory.boxes) < 700
+        assert len(memory.boxes) <= MOST + 40
     assert (memory.boxes.confidence < 0.3).all(), "what is not there is seldom found twice"
 
 
@@ -166,6 +243,7 @@ def test_noise_does_not_pile_up():
         (people(0.2), people(), 1.0),
         (people(0.9), people(), 0.0),
         (people(0.9), people(0.09), 0.0),
+        (people(0.9), Detections(people(0.9).xyxy, [0.9], [1]), 0.0),
         (people(0.9, 0.3), people(0.5), 0.75),
         (people(0.9, 0.3), people(0.5, 0.5), 1.0),
     ],

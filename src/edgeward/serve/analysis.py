@@ -109,7 +109,7 @@ class Analysis:
         if isinstance(answer, Detections):
             if self._memory is not None:
                 height, width = frame.image.shape[:2]
-                own = self._alone(answer, part or model)
+                own = self._about(self._alone(answer, part or model))
                 self._memory.see(part or model, own, frame.time, (width, height))
             return self._kept(self._understood(frame, answer, model, part))
         if isinstance(answer, Classification):
@@ -131,10 +131,13 @@ class Analysis:
 
     def _kept(self, boxes: Detections) -> Detections:
         """The boxes that the query is about."""
+        boxes = self._about(boxes)
         keep = boxes.confidence >= self.confidence_floor
-        if self._wanted is not None:
-            keep &= np.isin(boxes.class_id, self._wanted)
         return boxes if keep.all() else boxes[keep]
+
+    def _about(self, boxes: Detections) -> Detections:
+        """The boxes of the classes that the query is about."""
+        return boxes if self._wanted is None else boxes[np.isin(boxes.class_id, self._wanted)]
 
     def _take_detections(self, frame: Frame, boxes: Detections) -> Detections:
         if not self.query.tracker:

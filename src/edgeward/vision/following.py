@@ -21,7 +21,7 @@ __all__ = ["Follower"]
 SURE = 0.3
 """Least confidence of a new track, whatever is asked for."""
 SAME_OBJECT = 0.5
-"""Overlap with a box of the newest look from which a box moves as that does."""
+"""Overlap from which a box is of the object that was found, or should be, in a place."""
 
 
 class Follower:
@@ -42,14 +42,13 @@ class Follower:
 
     def carried(self, boxes: Detections, time: float) -> Detections:
         """Boxes that were right at the newest look's time, where their objects have moved to at `time`, seconds."""
-        before = self._motion.newest
-        if not len(boxes) or not len(before):
+        places, steps = self._motion.known(time)
+        if not len(boxes) or not len(places):
             return boxes
-        step = self._motion.at(time).xyxy - before.xyxy
-        shared = overlap(boxes.xyxy, before.xyxy, np.zeros(len(before), np.bool_))
-        of = shared.argmax(axis=1)
-        known = shared[np.arange(len(boxes)), of] > SAME_OBJECT
-        return replace(boxes, xyxy=boxes.xyxy + np.where(known[:, None], step[of], np.float32(0)))
+        shared = overlap(boxes.xyxy, places, np.zeros(len(places), np.bool_))
+        of, known = shared.argmax(axis=1), shared.max(axis=1) > SAME_OBJECT
+        moved = boxes.xyxy + np.tile(np.where(known[:, None], steps[of], 0.0), 2)
+        return replace(boxes, xyxy=moved.astype(np.float32))
 
     def reset(self) -> None:
         """Another view: nothing is known of what moves there."""

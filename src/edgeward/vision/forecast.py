@@ -3,6 +3,7 @@
     forecast = Forecast.start()
     forecast = forecast.observe(tracked, frame.time)      # boxes with `tracker_id`, of each answer in turn
     shown = forecast.at(now)                              # the newest answer's boxes, in the same order
+    places, steps = forecast.known(now)                   # of those that it missed, too
 
 Li, Wang, Ramanan, "Towards Streaming Perception" (ECCV 2020, section 4): forecasting tracks with a Kalman filter makes
 up for much of what lateness costs. But detectors jitter, and motion that is only jitter makes boxes worse than leaving
@@ -166,10 +167,28 @@ class Forecast:
         xyxy = self._boxes.xyxy.astype(np.float64) + np.tile(moved, 2)
         return replace(self._boxes, xyxy=xyxy.astype(np.float32))
 
+    def known(self, time_seconds: float) -> tuple[Array, Array]:
+        """Where objects were at the newest answer's time, and how far they move until `time_seconds`.
+
+        Corners float64 [n, 4], pixels float64 [n, 2]: the newest answer's boxes first, then tracks that it missed.
+        Raises ValueError for a time that is not finite.
+        """
+        if not math.isfinite(time_seconds):
+            raise ValueError(f"time_seconds is {time_seconds}; give a time in seconds")
+        newest = time_seconds if self._time is None else self._time
+        seconds, missed = max(time_seconds - newest, 0.0), self._tracks.seen < newest
+        velocity = self._tracks.velocity(self._tracks.number[missed], self.options.doubt)
+        places = np.concatenate([self._boxes.xyxy, _corners(self._tracks.motion.only(missed).boxes)])
+        steps = np.concatenate([self._moved(seconds), self._damped(velocity, seconds)])
+        return places.astype(np.float64), steps * self._trust.share
+
     def _moved(self, seconds: float) -> Array:
         """Pixels that the boxes move within `seconds`, were the velocities right: float64 [n, 2]."""
+        return self._damped(self._velocity, seconds)
+
+    def _damped(self, velocity: Array, seconds: float) -> Array:
         damping = self.options.damping_seconds
-        return self._velocity * (-damping * math.expm1(-seconds / damping))
+        return velocity * (-damping * math.expm1(-seconds / damping))
 
     def _judged(self, boxes: Detections, places: Array, seconds: float) -> _Trust:
         """The trust after `boxes` were found at `places`, `seconds` after the newest boxes so far."""
@@ -184,6 +203,12 @@ class Forecast:
 
 def _numbers(boxes: Detections) -> IntArray:
     return np.full(len(boxes), -1, np.int32) if boxes.tracker_id is None else boxes.tracker_id
+
+
+def _corners(centred: Array) -> Array:
+    """Of boxes as by `_centred`, corners: [n, 4]."""
+    half = np.maximum(centred[:, 2:], 0.0) / 2
+    return np.hstack([centred[:, :2] - half, centred[:, :2] + half])
 
 
 def _centred(boxes: Detections) -> Array:

@@ -6,9 +6,9 @@
 
 Detectors flicker: what is found in one frame is missed in the next, and what is not there is seldom found twice. So the
 confidence of a box is made a mean over looks, the newest counting most, and boxes that were found before move with
-their tracks. Detectors whose scores mean the same may take turns. Where tracks cannot keep up, or the view changes,
-little of what a detector finds now was found before, and what was before counts as little. After Seq-NMS (Han et al.,
-arXiv 1602.08465), which rescores the boxes of whole recordings, where a live camera knows only what has been.
+their tracks. Detectors whose scores mean the same may take turns. Where most tracks cannot keep up, or another view
+begins, little of what a detector finds now was found before, and what was before counts as little. After Seq-NMS (Han
+et al., arXiv 1602.08465), which rescores the boxes of whole recordings, where a live camera knows only what has been.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ __all__ = ["MEMORY_SECONDS", "Memory", "found_before"]
 
 MEMORY_SECONDS = 0.3
 """After this time a look counts 1/e of what it did. Compared on PETS and TUD with 0.1 to 0.8."""
+MOST = 300
+"""Boxes that are kept, the most certain ones."""
 GONE = 0.01
 """Weight of all earlier looks below which they are forgotten."""
 RECENT_SECONDS = 1.0
@@ -62,14 +64,14 @@ class Memory:
             self._follower.reset()
             self._own, self._weight = {}, 0.0
         before = self._follower.carried(self._kept, time)
-        self._own = {name: (at, self._follower.carried(own, time)) for name, (at, own) in self._own.items()}
+        self._own = {name: own for name, own in self._own.items() if time - own[0] <= RECENT_SECONDS}
         weight = self._weight and self._weight * math.exp((self._time - time) / MEMORY_SECONDS)
-        at, own = self._own.get(detector, (-math.inf, boxes))
-        if time - at <= RECENT_SECONDS:  # one that comes new may find what others never did
-            weight *= found_before(boxes, (before, own))
+        if detector in self._own:  # one that comes new may find what others never did
+            weight *= found_before(boxes, (before, self._own[detector][1]))
         if weight < GONE:
             weight, before = 0.0, Detections.empty()
-        self.boxes, self._kept = fused_over_time(boxes, before, weight)
+        self.boxes, kept = fused_over_time(boxes, before, weight)
+        self._kept = kept[:MOST]
         self._weight, self._time, self._size = weight + 1, time, size
         self._own[detector] = time, boxes
         self._follower.follow(boxes, time)
@@ -80,6 +82,10 @@ def found_before(boxes: Detections, before: Iterable[Detections]) -> float:
     sure = boxes[boxes.confidence >= SURE]
     if not len(sure):
         return 1.0
-    expected = np.concatenate([each.xyxy[each.confidence >= SUSPECTED] for each in before])
-    near = overlap(sure.xyxy, expected, np.zeros(len(expected), np.bool_)).max(axis=1, initial=0.0)
+    near = np.zeros(len(sure))
+    for each in before:
+        expected = each[each.confidence >= SUSPECTED]
+        shared = overlap(sure.xyxy, expected.xyxy, np.zeros(len(expected), np.bool_))
+        shared *= sure.class_id[:, None] == expected.class_id
+        near = np.maximum(near, shared.max(axis=1, initial=0.0))
     return float(sure.confidence[near > SAME_OBJECT].sum() / sure.confidence.sum())
