@@ -62,19 +62,24 @@ def _runs(recording: Recording, frames: np.ndarray) -> list[Piece]:
 
 
 def rows(full: bool, shared: Path | None) -> list[dict[str, Any]]:
-    """Mean streaming AP of four cameras: the joint choice against the best single model under either policy."""
+    """Mean streaming AP of four cameras: the joint choice against the best single model under either policy.
+
+    Under each load, and the mean of all loads ("mixed").
+    """
     if shared is None:
         return [row("select.cameras", "needs the real test data", baseline="", ours=None, unit="", note="no data")]
     films, seconds, single = recordings(shared), measured(shared, FUSED), measured(shared)
     parts = [four(films, third, seconds) for third in range(3 if full else 1)]
-    found = []
+    tables: dict[str, dict[str, list[float]]] = {}
     for regime in LOADS if full else QUICK:
-        table: dict[str, list[float]] = {}
         for ladder, cameras in parts:
             for name, precision in _played(ladder, cameras, Machine(seconds, LOADS[regime])).items():
-                table.setdefault(name, []).append(precision)
-        found += _regime_rows(regime, table, tuple(single))
-    return found
+                tables.setdefault(regime, {}).setdefault(name, []).append(precision)
+    tables["mixed"] = {
+        name: [statistics.mean(each) for each in zip(*(table[name] for table in tables.values()), strict=True)]
+        for name in next(iter(tables.values()))
+    }
+    return [line for regime, table in tables.items() for line in _regime_rows(regime, table, tuple(single))]
 
 
 def _played(ladder: Ladder, cameras: Mapping[str, Film], machine: Machine) -> dict[str, float]:
