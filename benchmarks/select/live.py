@@ -323,7 +323,7 @@ def _mixed_rows(found: Mapping[str, Mapping[str, list[Run]]]) -> list[dict[str, 
     best, remembering = _best_fixed(live)
     noted = ", ".join(f"{name} {value:.3f}" for name, value in live.items())
     rows = [_over("mixed", live, name, kind, ">= 0") for name, kind in RIVALS.items()]
-    rows.insert(0, _over("mixed", live, remembering, "best_fixed_remembering", ">= 0"))
+    rows.insert(0, _over("mixed", live, remembering, "best_fixed_remembering", ">= 4"))
     return [_over("mixed", live, best, "best_fixed", ">= 4", noted), *rows]
 
 

@@ -31,7 +31,7 @@ from edgeward.serve.rivals import Fixed  # noqa: E402
 
 Table = dict[str, dict[str, list[Shown]]]
 OURS, STILL = "ours", "ours, not moved"
-REMEMBERED = {"remember": True}
+MEMORY = {"remember": True}
 
 
 def rows(full: bool, shared: Path | None) -> list[dict[str, Any]]:
@@ -56,11 +56,11 @@ def _played(films: Mapping[str, Recording], seconds: Seconds, full: bool) -> Tab
         for regime in LOADS if full else ("3x",):
             machine, by_name = Machine(seconds, LOADS[regime]), table.setdefault(regime, {})
             for name in seconds:
-                for memory, changed in (("", {}), (REMEMBERING, REMEMBERED)):
+                for memory, changed in (("", {}), (REMEMBERING, MEMORY)):
                     query = MOVED.model_copy(update=changed)
                     by_name.setdefault(name + memory, []).append(play(fold.film, Fixed(name), machine, query))
             for name, query in ((OURS, MOVED), (STILL, TRACKED)):
-                query = query.model_copy(update=REMEMBERED)
+                query = query.model_copy(update=MEMORY)
                 by_name.setdefault(name, []).append(play(fold.film, ours(fold.ladder), machine, query))
     return table
 

@@ -6,9 +6,9 @@ Scenes play at the rate they were recorded at (PETS 7, TUD 25 frames a second), 
 is left of TUD. The ladder has six models and four rungs of two of them (`recorded.FUSED`); "best_fixed" is the best of the
 models, "best_fixed_rung" the best of all rungs. One third of each recording calibrates the ladder and tunes TOD and
 Chameleon at the nominal load; the other two are judged. Full: each third in turn, mean of the three. All choosers show the
-ladder's comparable scores. Ours remembers what was found in the last moments (`remember: true`); rivals show what their
-models found, and play once more with the same memory ("remembering"); they are tuned without. The film jumps between cameras of different pace,
-which the box notices within some frames.
+ladder's comparable scores. Ours remembers what was found in the last moments (`remember: true`); rivals, which are tuned
+without, show what their models found, and play once more with the same memory ("remembering"). The film jumps between
+cameras of different pace, which the box notices within some frames.
 """
 
 from __future__ import annotations
@@ -223,16 +223,11 @@ def regime_rows(table: Played, names: tuple[str, ...], label: str) -> list[dict[
 
 
 def _compared(means: Mapping[str, float], names: Sequence[str], bar: str) -> Iterator[tuple[str, str, str]]:
-    """What ours is compared with: kind, rival, bar. names: of the models; bar: over the best of them as they are."""
-    rungs = [name[: -len(REMEMBERING)] for name in means if name.endswith(REMEMBERING)]
-    rungs = [name for name in rungs if len(members_of(name)) > 1 or name in names]
+    """What ours is compared with: kind, rival, bar. names: of the models; bar: over the best of them."""
+    rungs = [*names, *(name for name in FUSED if name in means)]
     for memory, kind in (("", ""), (REMEMBERING, "_remembering")):
         yield f"best_fixed_rung{kind}", max((name + memory for name in rungs), key=means.__getitem__), ""
-        yield (
-            f"best_fixed{kind}",
-            max((name + memory for name in names), key=means.__getitem__),
-            ">= 0" if memory else bar,
-        )
+        yield f"best_fixed{kind}", max((name + memory for name in names), key=means.__getitem__), bar
         yield f"tod{kind}", f"TOD-like{memory}", ">= 0"
         yield f"chameleon{kind}", f"Chameleon-like{memory}", ">= 0"
     yield "forgetting", FORGETTING, ">= 0"

@@ -11,7 +11,7 @@ gets our tracks of the very same boxes, and whichever length and thresholds find
 
 from __future__ import annotations
 
-import itertools
+import functools
 import json
 import statistics
 import sys
@@ -26,7 +26,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from film import judged_boxes  # noqa: E402
-from harness import ratio, row, shared_data  # noqa: E402
+from harness import interleaved, ratio, row, shared_data  # noqa: E402
 from recorded import Recording, recordings  # noqa: E402
 
 from edgeward.serve.fused import FAINT  # noqa: E402
@@ -131,24 +131,19 @@ def _precisions(films: Mapping[str, Recording], answers: Mapping[str, Answers], 
 
 
 def _smoother_rows(films: Mapping[str, Recording], answers: Mapping[str, Answers]) -> list[dict[str, Any]]:
+    what = f"average precision of fresh boxes of {COMPARED} with memory, over that of the same boxes smoothed by DetectionsSmoother"
     ways = _smoothers()
     if not ways:
         note = "install supervision to compare"
-        return [row("select.memory.over_supervision", "how boxes are smoothed over time", baseline="supervision", ours=None, unit="%", note=note)]  # fmt: skip
+        return [row("select.memory.over_supervision", what, baseline="supervision", ours=None, unit="%", note=note)]
     precision = {name: statistics.mean(_precisions(films, answers, way)) for name, way in ways.items()}
     ours, best = statistics.mean(_precisions(films, answers, remembered)), max(precision, key=precision.__getitem__)
-    seconds: dict[str, list[float]] = {"ours": [], best: []}
-    film, boxes = films["TUD"], answers["TUD"]
-    for name, way in itertools.chain.from_iterable([[("ours", remembered), (best, ways[best])]] * REPEATS):
-        begin = time.perf_counter()
-        way(film, boxes)
-        seconds[name].append((time.perf_counter() - begin) / len(boxes))
+    seconds = _seconds({"ours": remembered, best: ways[best]}, films["TUD"], answers["TUD"])
     took, spread = ratio(seconds["ours"], seconds[best])
     return [
         row(
             "select.memory.over_supervision",
-            f"average precision of fresh boxes of {COMPARED} with memory, over that of the same boxes smoothed by"
-            " DetectionsSmoother of supervision, less 1",
+            f"{what} of supervision, less 1",
             baseline=f"{best}, {precision[best]:.3f}", ours=round(100 * (ours / precision[best] - 1), 2), unit="%",
             bar=">= 0", note=", ".join(f"{name} {value:.3f}" for name, value in precision.items()),
         ),
@@ -158,6 +153,17 @@ def _smoother_rows(films: Mapping[str, Recording], answers: Mapping[str, Answers
             note=f"{1000 * statistics.median(seconds['ours']):.2f} ms",
         ),
     ]  # fmt: skip
+
+
+def _seconds(ways: Mapping[str, Smooth], film: Recording, answers: Answers) -> dict[str, list[float]]:
+    """Of one answer: interleaved."""
+
+    def run(way: Smooth) -> float:
+        begin = time.perf_counter()
+        way(film, answers)
+        return (time.perf_counter() - begin) / len(answers)
+
+    return interleaved({name: functools.partial(run, way) for name, way in ways.items()}, REPEATS)
 
 
 def _smoothers() -> dict[str, Smooth]:

@@ -62,6 +62,7 @@ def test_what_is_too_old_goes(tmp_path):
         store.add(result(age, time.time() - age))
     until(lambda: [row[0] for row in db.execute("SELECT frame FROM results")] == [0])
     store.close()
+    assert [row[0] for row in db.execute("SELECT frame FROM results")] == [0]
 
 
 def test_the_file_stays_within_its_size(tmp_path):

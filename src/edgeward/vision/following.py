@@ -16,7 +16,7 @@ from edgeward.vision.metrics.overlap import overlap
 from edgeward.vision.results import Detections
 from edgeward.vision.tracking import TRACKING_FLOOR, ByteTracker
 
-__all__ = ["Follower"]
+__all__ = ["SAME_OBJECT", "Follower"]
 
 SURE = 0.3
 """Least confidence of a new track, whatever is asked for."""

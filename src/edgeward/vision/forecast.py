@@ -178,7 +178,7 @@ class Forecast:
         newest = time_seconds if self._time is None else self._time
         seconds, missed = max(time_seconds - newest, 0.0), self._tracks.seen < newest
         velocity = self._tracks.velocity(self._tracks.number[missed], self.options.doubt)
-        places = np.concatenate([self._boxes.xyxy, _corners(self._tracks.motion.only(missed).boxes)])
+        places = np.concatenate([self._boxes.xyxy, self._tracks.motion.only(missed).corners])
         steps = np.concatenate([self._moved(seconds), self._damped(velocity, seconds)])
         return places.astype(np.float64), steps * self._trust.share
 
@@ -203,12 +203,6 @@ class Forecast:
 
 def _numbers(boxes: Detections) -> IntArray:
     return np.full(len(boxes), -1, np.int32) if boxes.tracker_id is None else boxes.tracker_id
-
-
-def _corners(centred: Array) -> Array:
-    """Of boxes as by `_centred`, corners: [n, 4]."""
-    half = np.maximum(centred[:, 2:], 0.0) / 2
-    return np.hstack([centred[:, :2] - half, centred[:, :2] + half])
 
 
 def _centred(boxes: Detections) -> Array:

@@ -56,6 +56,13 @@ class Motion:
         """Where the boxes are believed to be: [n, 4], centre x, centre y, width, height."""
         return self.state[:, POSITION]
 
+    @property
+    def corners(self) -> Array:
+        """The boxes by their corners, float64 [n, 4]; a predicted size below 0 counts as 0."""
+        boxes = self.boxes
+        half = np.maximum(boxes[:, 2:], 0.0) / 2
+        return np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1)
+
     def __len__(self) -> int:
         return len(self.state)
 

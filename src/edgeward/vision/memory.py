@@ -18,7 +18,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from edgeward.vision.following import Follower
+from edgeward.vision.following import SAME_OBJECT, Follower
 from edgeward.vision.fusion import fused_over_time
 from edgeward.vision.metrics.overlap import overlap
 from edgeward.vision.results import Detections
@@ -35,8 +35,6 @@ RECENT_SECONDS = 1.0
 """What a detector found longer ago tells nothing of whether the view is still the same."""
 SURE, SUSPECTED = 0.3, 0.1
 """Least confidence of what must have been there before if it has not just appeared, and of where it may have been."""
-SAME_OBJECT = 0.5
-"""Overlap of a box with where its object was expected."""
 
 
 class Memory:

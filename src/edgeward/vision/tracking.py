@@ -135,7 +135,7 @@ class ByteTracker:
             raise ValueError(f"time_seconds is {time_seconds}; give a time from the last update, {self._time}, on")
         tracks = self._tracks.only(self._tracks.number >= 0)
         motion = tracks.motion if self._time is None else tracks.motion.predicted(time_seconds - self._time)
-        return Detections(_corners(motion.boxes).astype(np.float32), tracks.confidence, tracks.class_id, tracks.number)
+        return Detections(motion.corners.astype(np.float32), tracks.confidence, tracks.class_id, tracks.number)
 
     def update(self, detections: Detections, time_seconds: float) -> Detections:
         """The same boxes in the same order, with `tracker_id` int32 [n]: 1 and up, or -1 for a box of no track.
@@ -173,7 +173,7 @@ class ByteTracker:
         nobody = np.zeros(0, np.intp)
         if not len(tracks.seen) or not len(xyxy):
             return nobody, nobody
-        overlap = _iou(_corners(tracks.motion.boxes), xyxy)
+        overlap = _iou(tracks.motion.corners, xyxy)
         overlap *= tracks.class_id[:, None] == detections.class_id
         confirmed = tracks.number >= 0
         certain = detections.confidence >= self.high_confidence
@@ -275,12 +275,6 @@ def _centred(xyxy: Array) -> Array:
     """Corners to centre x, centre y, width, height."""
     size = xyxy[:, 2:] - xyxy[:, :2]
     return np.concatenate([xyxy[:, :2] + size / 2, size], axis=1)
-
-
-def _corners(centred: Array) -> Array:
-    """Centre x, centre y, width, height to corners; a predicted size below 0 counts as 0."""
-    half = np.maximum(centred[:, 2:], 0.0) / 2
-    return np.concatenate([centred[:, :2] - half, centred[:, :2] + half], axis=1)
 
 
 def _in_range(name: str, value: float, low: float, high: float) -> None:
