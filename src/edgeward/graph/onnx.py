@@ -26,6 +26,7 @@ from torch.utils import _pytree as pytree
 from edgeward.errors import TraceError
 from edgeward.graph.chain import Chain
 from edgeward.graph.trace import restored
+from edgeward.zoo.onnxgraph import behind
 
 __all__ = ["OnnxPieces", "export_chain", "export_module"]
 
@@ -59,29 +60,15 @@ class OnnxPieces:
     def segment(self, first: int, last: int) -> bytes:
         """Blocks `first` to `last`, both included, as the bytes of an ONNX model."""
         graph = self.model.graph
-        makers = {output: node for node in graph.node for output in node.output}
-        given = set(self.names[first])
-        wanted = list(self.names[last + 1])
-        keep: set[int] = set()
-        weights: set[str] = set()
-        pending = list(wanted)
-        while pending:
-            name = pending.pop()
-            if name in given:
-                continue
-            node = makers.get(name)
-            if node is None:
-                weights.add(name)
-            elif id(node) not in keep:
-                keep.add(id(node))
-                pending.extend(one for one in node.input if one)
+        given, wanted = self.names[first], self.names[last + 1]
+        needed = behind(graph.node, wanted, known=set(given).__contains__)
         ports = {port.name: port for port in (*graph.input, *graph.output)}
         piece = onnx.helper.make_graph(
-            [node for node in graph.node if id(node) in keep],
+            [graph.node[place] for place in needed.places],
             f"blocks {first} to {last}",
-            [ports[name] for name in self.names[first]],
+            [ports[name] for name in given],
             [ports[name] for name in wanted],
-            [tensor for tensor in graph.initializer if tensor.name in weights],
+            [tensor for tensor in graph.initializer if tensor.name in needed.left],
         )
         made = onnx.helper.make_model(piece, opset_imports=self.model.opset_import, ir_version=self.model.ir_version)
         data: bytes = made.SerializeToString()

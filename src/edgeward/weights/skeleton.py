@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
@@ -29,6 +29,7 @@ from edgeward.errors import ModelError
 from edgeward.weights.pack import PackedModel, Port, example, loaded, ports, session_options
 from edgeward.weights.session import Session
 from edgeward.weights.store import WeightStore, write_atomically
+from edgeward.zoo.onnxgraph import behind, reads
 
 __all__ = ["Rest", "Skeleton"]
 
@@ -131,7 +132,7 @@ class Skeleton:
         part.CopyFrom(self.model)
         graph = part.graph
         nodes = [graph.node[place] for place in rest.nodes]
-        used = {name for node in nodes for name in _reads(node)} | set(outputs)
+        used = {name for node in nodes for name in reads(node)} | set(outputs)
         entered = [each for each in self.packed.inputs if each.name in used]
         kept = {key: [each for each in getattr(graph, key) if each.name in used] for key in ("initializer", "input")}
         del graph.node[:], graph.initializer[:], graph.input[:], graph.output[:]
@@ -155,15 +156,8 @@ class Skeleton:
         )
 
     def _walk(self, outputs: Iterable[str], known: Callable[[str], bool]) -> Rest:
-        given, nodes, waiting = set[str](), set[int](), list(outputs)
-        while waiting:
-            name = waiting.pop()
-            if known(name):
-                given.add(name)
-            elif name in self.makers and self.makers[name] not in nodes:
-                nodes.add(self.makers[name])
-                waiting += _reads(self.model.graph.node[self.makers[name]])
-        return Rest(tuple(sorted(given)), tuple(sorted(nodes)))
+        needed = behind(self.model.graph.node, outputs, known)
+        return Rest(tuple(sorted(needed.known)), needed.places)
 
     @cached_property
     def _costs(self) -> list[int]:
@@ -209,16 +203,6 @@ def _cost(node: Any, shapes: Mapping[str, tuple[int, ...]]) -> int:
         return prod(shapes[node.output[0]]) * prod(right[1:])
     across = any(each.name == "transA" and each.i for each in node.attribute)
     return prod(shapes[node.output[0]]) * left[-2 if across and len(left) > 1 else -1]
-
-
-def _reads(node: Any) -> Iterator[str]:
-    """Names of all that a node reads, also inside its branches and bodies."""
-    yield from (name for name in node.input if name)
-    for attribute in node.attribute:
-        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-            for inner in graph.node:
-                yield from _reads(inner)
-            yield from (each.name for each in graph.output)
 
 
 def _declared(port: Port) -> Any:
