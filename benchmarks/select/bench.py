@@ -1,5 +1,5 @@
 """Choosing models at run time: synthetic worlds, real video, four cameras, the real box, and what it costs; forecast,
-tiles, memory."""
+tiles, exits, memory."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from harness import run_sections, shared_data  # noqa: E402
 def run(full: bool = False) -> dict[str, Any]:
     """All sections; quick takes fewer worlds, loads and frames, and one of three ways to part the recordings."""
     import cameras
+    import exits
     import forecast
     import hundred
     import live
@@ -37,6 +38,7 @@ def run(full: bool = False) -> dict[str, Any]:
         "forecast by lateness": functools.partial(forecast.rows, full, data),
         "synthetic worlds": functools.partial(worlds, full),
         "tiles": functools.partial(tiles.rows, full, data),
+        "exits": functools.partial(exits.rows, full, data),
         "memory": functools.partial(remembered.rows, full, data),
         "a hundred worlds": functools.partial(hundred.rows, full),
     }

@@ -94,12 +94,12 @@ class Fold:
         pets, tud = (comparable(films[name], ladder) for name in ("PETS", "TUD"))
         street = [Piece(tud, part.start, part.stop) for part in thirds(tud, third)[1]]
         tuning = [Piece(film, part.start, part.stop) for film in (pets, tud) for part in (thirds(film, third)[0],)]
-        judged = [each for piece in _cut(pets, thirds(pets, third)[1]) for each in (piece, *street)]
+        judged = [each for piece in cut(pets, thirds(pets, third)[1]) for each in (piece, *street)]
         shown = {"PETS": pets, "TUD": tud}
         return cls(ladder, Film.of(tuning, speed=speed), Film.of(judged, speed=speed), shown)
 
 
-def _cut(recording: Recording, parts: list[range]) -> list[Piece]:
+def cut(recording: Recording, parts: list[range]) -> list[Piece]:
     """In pieces of about PIECE frames."""
     found = []
     for part in parts:

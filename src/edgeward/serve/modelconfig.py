@@ -92,6 +92,12 @@ class ModelConfig(Section):
     labels: tuple[str, ...] | Path | Literal["coco"] | None = Field(
         None, description="class names: a list, a text file with one a line, or 'coco'"
     )
+    outputs: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] | None = Field(
+        None,
+        min_length=1,
+        max_length=16,
+        description="of an ONNX file with several exits, the outputs of one; else all",
+    )
     input: InputConfig = InputConfig()
     tiles: Tiles | None = Field(None, description="a detector looks at the picture in so many tiles; whole when absent")
     max_batch: int = Field(4, ge=1, le=64, description="frames of different cameras run together at most")
@@ -117,6 +123,10 @@ class ModelConfig(Section):
             raise ValueError(f"'{of_plan[0]}' belongs to a 'plan'; add the plan or take '{of_plan[0]}' away")
         if self.tiles is not None and (self.plan is not None or self.portfolio is not None):
             raise ValueError("'tiles' goes with 'use' or 'file' only; take 'tiles' away")
+        if self.outputs is not None and given != ["file"]:
+            raise ValueError("'outputs' goes with a 'file' of your own only; take 'outputs' away")
+        if self.outputs is not None and len(set(self.outputs)) < len(self.outputs):
+            raise ValueError("'outputs' names one twice; name each once")
         if self.portfolio is not None and len(given) > 1:
             raise ValueError(f"'portfolio' and '{given[0]}' exclude each other; keep one of them")
         if self.plan is None and not given:

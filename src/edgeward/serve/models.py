@@ -31,8 +31,9 @@ from edgeward.vision.results import FloatArray
 from edgeward.weights.pack import PackedModel, pack
 from edgeward.weights.session import Session
 from edgeward.weights.store import WeightStore
+from edgeward.zoo.exits import one_exit
 from edgeward.zoo.export import portable_onnx
-from edgeward.zoo.onnxfile import user_onnx
+from edgeward.zoo.onnxfile import OnnxFile, user_onnx
 
 __all__ = ["Engine", "ServedModel", "StoredModel", "check_card", "default_cache", "resolve_model", "user_card"]
 
@@ -133,15 +134,30 @@ def resolve_model(config: ModelConfig, store: WeightStore, cache: Path, provider
         else:
             assert config.file is not None
             _check_kind(config.file)
-            path, file = config.file, user_onnx(config.file)
-            card = user_card(config, file.input_shape)
-        check_card(config, card, file.output_shapes)
+            file = user_onnx(config.file)
+            if config.outputs is not None:
+                file = user_onnx(one_exit(file, config.outputs, cache / "models"))
+            path, card = file.path, user_card(config, file.input_shape)
+        _check_outputs(config, card, file)
         card = _in_tiles(config, card)
         packed = pack(path, store, provider, file.external)
     except (ModelError, ConfigError) as error:
         raise type(error)(f"model {config.name!r}: {error}") from error
     dynamic = not isinstance(file.input_shape[0], int)
     return StoredModel(config.name, card, config.max_batch if dynamic else 1, packed.tensor_bytes, packed, store)
+
+
+def _check_outputs(config: ModelConfig, card: ModelCard, file: OnnxFile) -> None:
+    """As `check_card`; who has a file with several exits is told how to take one."""
+    try:
+        check_card(config, card, file.output_shapes)
+    except ModelError as error:
+        if config.use is not None or config.outputs is not None or len(file.output_names) == 1:
+            raise
+        names = ", ".join(file.output_names[:8]) + (", ..." if len(file.output_names) > 8 else "")
+        raise ModelError(
+            f"{error}; of a file with several exits name the outputs of one: 'outputs', of {names}"
+        ) from error
 
 
 def _in_tiles(config: ModelConfig, card: ModelCard) -> ModelCard:

@@ -11,15 +11,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import os
-import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgeward.errors import StoreError
 from edgeward.vision.card import ModelCard
-from edgeward.zoo.files import sha256
+from edgeward.zoo.files import replacing, sha256
 from edgeward.zoo.packaged import Packaged, packaged
 from edgeward.zoo.tfjs import shards
 
@@ -71,7 +68,7 @@ def _export(entry: Packaged, weights: Path, card: ModelCard, target: Path) -> No
         for index, output in enumerate(outputs if isinstance(outputs, tuple) else (outputs,))
     }
     # The exporter by tracing: it folds batch norms, writes one plain file and needs no package besides torch and onnx.
-    with _replacing(target) as temporary, _quiet():
+    with replacing(target) as temporary, _quiet():
         torch.onnx.export(
             network,
             (example,),
@@ -83,25 +80,6 @@ def _export(entry: Packaged, weights: Path, card: ModelCard, target: Path) -> No
             dynamic_axes={name: {0: "batch"} for name in ("image", *shapes)},
         )
         finish(temporary, shapes)
-
-
-@contextlib.contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """A temporary file beside `target` that takes its place when the block ends well, at once and wholly written."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        os.close(handle)
-        temporary = Path(name)
-        try:
-            yield temporary
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise StoreError(f"cannot write {target}: {error}; free some space or choose another 'cache'") from error
 
 
 @contextlib.contextmanager

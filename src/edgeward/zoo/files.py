@@ -1,18 +1,24 @@
-"""Model files from untrusted places: sizes are checked before anything is read.
+"""Model files: from untrusted places, with sizes checked before anything is read, and written wholly or not at all.
 
 data = read_bytes(path, limit=1 << 30)
 print(sha256(path))
+with replacing(target) as temporary:
+    temporary.write_bytes(data)
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from edgeward.errors import ModelError
+from edgeward.errors import ModelError, StoreError
 from edgeward.units import format_bytes
 
-__all__ = ["read_bytes", "sha256", "size"]
+__all__ = ["read_bytes", "replacing", "sha256", "size"]
 
 
 def size(path: Path, limit: int) -> int:
@@ -50,3 +56,25 @@ def sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error}") from error
+
+
+@contextlib.contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A temporary file beside `target` that takes its place when the block ends well, at once and wholly written.
+
+    Raises StoreError when the disk refuses.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot write {target}: {error}; free some space or choose another 'cache'") from error

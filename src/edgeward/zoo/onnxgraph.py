@@ -1,8 +1,8 @@
 """What of an ONNX graph is needed for some of its values.
 
-    needed = behind(model.graph.node, ["boxes"])
-    kept = [model.graph.node[place] for place in needed.places]
-    rest = behind(model.graph.node, ["boxes"], known={"stem"}.__contains__)     # what is left when "stem" is given
+needed = behind(model.graph.node, ["boxes"])
+kept = [model.graph.node[place] for place in needed.places]
+rest = behind(model.graph.node, ["boxes"], known={"stem"}.__contains__)     # what is left when "stem" is given
 """
 
 from __future__ import annotations
