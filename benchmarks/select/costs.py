@@ -121,13 +121,13 @@ class FilmCosts(Costs):
         film = self._films[camera]
         recording, _ = film.frames[frame]
         picture = np.broadcast_to(np.zeros(1, np.uint8), (recording.height, recording.width, 3))
-        return Frame(frame, float(film.times[frame]), picture, frame)
+        return Frame(frame, float(film.times[frame]), picture, frame, film.views[frame])
 
 
 def arrivals(films: Mapping[str, Film], until: float = np.inf) -> list[FrameArrived]:
     """The frames of all cameras up to a moment, in order of time."""
     found = [
-        FrameArrived(to_ns(float(time)), camera, index, index, recording.width, recording.height)
+        FrameArrived(to_ns(float(time)), camera, index, index, recording.width, recording.height, film.views[index])
         for camera, film in films.items()
         for index, ((recording, _), time) in enumerate(zip(film.frames, film.times, strict=True))
         if time <= until

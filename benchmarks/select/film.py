@@ -10,6 +10,7 @@ Every frame of the source counts, against the newest answer that was ready when 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +20,7 @@ from recorded import Recording
 from edgeward.vision.metrics.overlap import overlap
 from edgeward.vision.results import Detections
 from edgeward.vision.truth import TruthFrame
+from edgeward.vision.views import CHANGED, alike
 
 Judged = tuple[np.ndarray, np.ndarray, int]
 RECALLS = np.linspace(0.0, 1.0, 101)
@@ -49,6 +51,13 @@ class Film:
             frames += [(piece.recording, index) for index in range(piece.first, piece.last)]
             steps += [1 / (fps or piece.recording.fps * speed)] * (piece.last - piece.first)
         return cls(tuple(frames), begin + np.concatenate([[0.0], np.cumsum(steps)[:-1]]))
+
+    @functools.cached_property
+    def views(self) -> tuple[int, ...]:
+        """The number of the view of each frame, as the box counts them."""
+        glances = [recording.glances[index] for recording, index in self.frames]
+        cuts = [alike(one, other) < CHANGED for one, other in itertools.pairwise(glances)]
+        return (0, *itertools.accumulate(map(int, cuts)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ The files are results/.select.*: boxes by the weights and the input size of the 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import sys
@@ -36,6 +37,7 @@ from edgeward.serve.runner import Runner  # noqa: E402
 from edgeward.vision.fusion import fused_in_turn  # noqa: E402
 from edgeward.vision.results import Detections  # noqa: E402
 from edgeward.vision.truth import Truth, load_truth  # noqa: E402
+from edgeward.vision.views import glance  # noqa: E402
 from edgeward.weights.store import WeightStore  # noqa: E402
 
 KEPT = HERE.parent / "results"
@@ -52,7 +54,8 @@ PETS_FPS, TUD_FPS = 7.0, 25.0
 class Recording:
     """A video: what is really in it, and what each rung finds in every frame. fps: of the scene itself.
 
-    certainty: what makes probabilities of the scores that models in turn give.
+    certainty: what makes probabilities of the scores that models in turn give. glances: what each frame looks like from
+    afar (`edgeward.vision.views`).
     """
 
     name: str
@@ -62,6 +65,7 @@ class Recording:
     truth: Truth
     boxes: Mapping[str, tuple[Detections, ...]]
     certainty: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    glances: tuple[np.ndarray, ...] = ()
 
 
 def configs(data: Path) -> dict[str, ModelConfig]:
@@ -89,7 +93,9 @@ def recordings(data: Path) -> dict[str, Recording]:
     """The videos with ground truth. What is not kept yet is worked out: some minutes."""
     models = resolved(data)
     return {
-        name: Recording(name, fps, *size, load_truth(data / truth), _all_boxes(data, name, models))
+        name: Recording(
+            name, fps, *size, load_truth(data / truth), _all_boxes(data, name, models), glances=_glances(data, name)
+        )
         for name, (fps, size, truth) in {
             "PETS": (PETS_FPS, (768, 576), "multicam/pets2009_s2l1/view_001_gt_mot15.txt"),
             "TUD": (TUD_FPS, (640, 480), "mot/TUD-Stadtmitte/gt/gt.txt"),
@@ -187,6 +193,11 @@ def held(data: Path) -> dict[str, Held]:
 
 def _all_boxes(data: Path, recording: str, models: Mapping[str, StoredModel]) -> dict[str, tuple[Detections, ...]]:
     return {name: _boxes(data, recording, name, model) for name, model in models.items()}
+
+
+@functools.cache
+def _glances(data: Path, recording: str) -> tuple[np.ndarray, ...]:
+    return tuple(glance(picture) for picture in pictures(data, recording))
 
 
 def _boxes(data: Path, recording: str, name: str, model: StoredModel) -> tuple[Detections, ...]:

@@ -8,7 +8,8 @@ models, "best_fixed_rung" the best of all rungs. One third of each recording cal
 Chameleon at the nominal load; the other two are judged. Full: each third in turn, mean of the three. All choosers show the
 ladder's comparable scores. Ours remembers what was found in the last moments (`remember: true`); rivals, which are tuned
 without, show what their models found, and play once more with the same memory ("remembering"). The film jumps between
-cameras of different pace, which the box notices within some frames.
+cameras of different pace. The box notices that the view is another one (`edgeward.vision.views`): whoever chooses, boxes of the
+old one are not shown; the pace is told from the next two frames.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def remembered(film: Recording, answers: Answers) -> list[Detections]:
     """Each answer with what the ones before it found."""
     memory, found = Memory(0.3), []
     for frame, boxes in enumerate(answers):
-        memory.see("", boxes, frame / film.fps, (film.width, film.height))
+        memory.see("", boxes, frame / film.fps)
         found.append(memory.boxes)
     return found
 

@@ -71,16 +71,22 @@ def on_screen(run: Simulated, camera: str, film: Film, query: QueryConfig) -> Sh
 def screened(
     events: Iterable[Event], camera: str, forecast: Forecast | None = None
 ) -> tuple[list[tuple[str, int] | None], list[Detections]]:
-    """At each frame that arrived: the newest answer's model and frame, and its boxes, moved with a forecast."""
+    """At each frame that arrived: the newest answer's model and frame, and its boxes, moved with a forecast.
+
+    None and no boxes before the first answer in a view.
+    """
     sources: list[tuple[str, int] | None] = []
     shown: list[Detections] = []
     newest: tuple[str, int] | None = None
-    boxes, arrived = NOTHING, {}
+    boxes, arrived, begun = NOTHING, {}, (0, 0)
     for event in events:
         if isinstance(event, FrameArrived) and event.camera == camera:
             arrived[event.frame] = to_seconds(event.time_ns)
-            sources.append(newest)
-            shown.append(boxes if forecast is None else forecast.at(to_seconds(event.time_ns)))
+            begun = begun if event.view == begun[0] else (event.view, event.frame)
+            seen = newest is not None and newest[1] >= begun[1]
+            sources.append(newest if seen else None)
+            moved = boxes if forecast is None else forecast.at(to_seconds(event.time_ns))
+            shown.append(moved if seen else NOTHING)
         elif isinstance(event, Inferred):
             for job, result in zip(event.jobs, event.results, strict=True):
                 if job.camera == camera and (newest is None or job.frame >= newest[1]):

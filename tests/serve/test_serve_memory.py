@@ -87,7 +87,7 @@ def test_all_looks_count_whoever_looked_and_whether_or_not_it_was_asked_to_answe
         sides = certain(answer, DIALECTS[model].certainty)
         named = sides.class_id if model == "a" else 1 - sides.class_id
         asked = Detections(sides.xyxy, sides.confidence, named)[named == 0]
-        memory.see(model, asked, frame.time, (160, 120))
+        memory.see(model, asked, frame.time)
         alone = analysis.seen(frame, answer, model) if compared else analysis.take(frame, answer, model)
         own = (sides.confidence >= confidence) & (named == 0)
         found = alone if compared else analysis.found

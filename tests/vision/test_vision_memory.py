@@ -19,7 +19,6 @@ from edgeward.vision.tracking import ByteTracker
 from edgeward.vision.truth import load_truth
 
 SETTINGS = settings(max_examples=100, deadline=None, derandomize=True)
-SIZE = (640, 480)
 ROW = st.tuples(st.integers(0, 60), st.integers(0, 60), st.integers(4, 30), st.integers(1, 1000), st.integers(0, 1))
 
 
@@ -79,7 +78,7 @@ def test_confidence_is_a_mean_over_all_looks(looks):
     for step, faint in looks:
         now += step
         history.append((now, [0.9, *faint]))
-        memory.see("a", people(0.9, *faint), now, SIZE)
+        memory.see("a", people(0.9, *faint), now)
         weights = [math.exp((time - now) / MEMORY_SECONDS) for time, _ in history]
         means = np.average([sure for _, sure in history], axis=0, weights=weights)
         expected = np.maximum(means, ALONE * np.array(history[-1][1]))
@@ -97,7 +96,7 @@ def test_who_is_missed_is_shown_where_it_has_walked_to(speed, seen, missed, sure
     memory = Memory(0.3)
     for frame in range(seen + missed + 3):
         away = seen <= frame < seen + missed
-        memory.see("a", people(*[sure] * (2 if away else 3), x=speed * frame / 25), frame / 25, SIZE)
+        memory.see("a", people(*[sure] * (2 if away else 3), x=speed * frame / 25), frame / 25)
         assert len(memory.boxes) == 3, "nor is anybody shown twice when it is found again"
         if frame >= seen:
             near = shared(memory.boxes, people(1, 1, 1, x=speed * frame / 25))
@@ -113,7 +112,7 @@ def test_a_tracker_knows_again_who_was_missed(speed, missed):
     memory, tracker, numbers = Memory(0.3), ByteTracker(0.3), set()
     for frame in range(20 + missed + 10):
         away = 20 <= frame < 20 + missed
-        memory.see("a", people(*[0.9] * (1 if away else 2), x=speed * frame / 25), frame / 25, SIZE)
+        memory.see("a", people(*[0.9] * (1 if away else 2), x=speed * frame / 25), frame / 25)
         shown = memory.boxes[memory.boxes.confidence >= 0.1]
         numbers |= set(tracker.update(shown, frame / 25).tracker_id.tolist())
     assert numbers == {-1, 1, 2}, "-1 in the first frame"
@@ -128,7 +127,7 @@ def both(one, other):
 def test_detectors_that_never_find_the_same_make_up_for_each_other(rest):
     found, memory = both((0.9,), (0.9, *rest)), Memory(0.3)
     for frame in range(20):
-        memory.see("ab"[frame % 2], found["ab"[frame % 2]], frame / 25, SIZE)
+        memory.see("ab"[frame % 2], found["ab"[frame % 2]], frame / 25)
         if frame >= 1:
             assert len(memory.boxes[memory.boxes.confidence > 0.25]) == 2 + len(rest)
 
@@ -138,7 +137,7 @@ def test_who_looks_seldom_does_not_make_others_forget():
     memory = Memory(0.3)
     for frame in range(40):
         detector = "b" if frame in (13, 26, 39) else "a"
-        memory.see(detector, people(0.9, x=400 * (detector == "b")), frame / 25, SIZE)
+        memory.see(detector, people(0.9, x=400 * (detector == "b")), frame / 25)
     near = memory.boxes[memory.boxes.xyxy[:, 0] < 300]
     assert near.confidence.max(initial=0) > 0.5
 
@@ -147,10 +146,10 @@ def test_who_looks_seldom_does_not_make_others_forget():
 def test_who_has_not_looked_for_a_second_comes_new(away, left):
     """What "b" finds is nowhere near what it found before: another view, unless that was long ago."""
     memory = Memory(0.3)
-    memory.see("b", people(0.9, x=400), 0.0, SIZE)
+    memory.see("b", people(0.9, x=400), 0.0)
     for look in range(1, 60):
-        memory.see("a", people(0.9), away * look / 60, SIZE)
-    memory.see("b", people(0.9, x=200), away, SIZE)
+        memory.see("a", people(0.9), away * look / 60)
+    memory.see("b", people(0.9, x=200), away)
     assert int((memory.boxes.xyxy[:, 0] == 0).sum()) == left
 
 
@@ -158,9 +157,10 @@ def test_in_another_view_nothing_moves_as_before():
     """Somebody who stands where somebody walked is not moved along."""
     memory = Memory(0.3)
     for frame in range(20):
-        memory.see("a", people(0.9, 0.9, x=5 * frame), frame / 25, SIZE)
-    memory.see("a", people(0.9, x=95), 0.8, (480, 640))
-    memory.see("a", people(0.2, x=300), 0.84, (480, 640))
+        memory.see("a", people(0.9, 0.9, x=5 * frame), frame / 25)
+    memory.reset()
+    memory.see("a", people(0.9, x=95), 0.8)
+    memory.see("a", people(0.2, x=300), 0.84)
     stays = memory.boxes[memory.boxes.confidence > 0.3]
     assert stays.xyxy[:, 0].tolist() == [95]
 
@@ -168,51 +168,51 @@ def test_in_another_view_nothing_moves_as_before():
 def test_in_another_view_nobody_looked_before():
     memory = Memory(0.3)
     for frame in range(20):
-        memory.see("ab"[frame % 2], people(0.9, x=400), frame / 25, SIZE)
-    memory.see("a", people(0.9), 0.8, (480, 640))
-    memory.see("b", people(0.9, x=200), 0.84, (480, 640))
+        memory.see("ab"[frame % 2], people(0.9, x=400), frame / 25)
+    memory.reset()
+    memory.see("a", people(0.9), 0.8)
+    memory.see("b", people(0.9, x=200), 0.84)
     assert sorted(memory.boxes.xyxy[:, 0].tolist()) == [0, 200]
 
 
 def test_one_of_another_class_in_the_same_place_is_another_object():
     memory = Memory(0.3)
     for frame in range(20):
-        memory.see("a", people(0.9), frame / 25, SIZE)
+        memory.see("a", people(0.9), frame / 25)
     car = Detections(people(0.8).xyxy, [0.8], [1])
-    memory.see("a", car, 0.8, SIZE)
+    memory.see("a", car, 0.8)
     assert memory.boxes.class_id.tolist() == [1]
 
 
 @pytest.mark.parametrize(
-    ("boxes", "time", "size"),
+    ("boxes", "time"),
     [
-        (people(0.8, 0.8, x=45), 1.04, SIZE),  # nothing of what is there lies where something was
-        (people(0.8, 0.8), 1.04, (480, 640)),
-        (people(0.8, 0.8), 0.5, SIZE),
-        (people(0.8, 0.8), 4.0, SIZE),
+        (people(0.8, 0.8, x=45), 1.04),  # nothing of what is there lies where something was
+        (people(0.8, 0.8), 0.5),
+        (people(0.8, 0.8), 4.0),
     ],
-    ids=["another view", "another size", "an earlier time", "a long time"],
+    ids=["another view", "an earlier time", "a long time"],
 )
-def test_what_no_longer_holds_is_forgotten(boxes, time, size):
+def test_what_no_longer_holds_is_forgotten(boxes, time):
     memory = Memory(0.3)
     for frame in range(26):
-        memory.see("a", people(0.9, 0.9, 0.9), frame / 25, SIZE)
-    memory.see("a", boxes, time, size)
+        memory.see("a", people(0.9, 0.9, 0.9), frame / 25)
+    memory.see("a", boxes, time)
     assert len(memory.boxes) == 2
     assert memory.boxes.confidence == pytest.approx(boxes.confidence)
-    memory.see("a", Detections.empty(), time + 0.04, size)
+    memory.see("a", Detections.empty(), time + 0.04)
     assert len(memory.boxes) == 2, "a new history begins"
 
 
 def test_a_look_that_finds_nothing_does_not_empty_the_screen():
     memory = Memory(0.3)
     for frame in range(10):
-        memory.see("a", people(0.9, 0.9), frame / 25, SIZE)
+        memory.see("a", people(0.9, 0.9), frame / 25)
     for frame in range(10, 13):
-        memory.see("a", Detections.empty(), frame / 25, SIZE)
+        memory.see("a", Detections.empty(), frame / 25)
         assert len(memory.boxes[memory.boxes.confidence > 0.4]) == 2
     for frame in range(13, 38):
-        memory.see("a", Detections.empty(), frame / 25, SIZE)
+        memory.see("a", Detections.empty(), frame / 25)
     assert (memory.boxes.confidence < 0.1).all()
 
 
@@ -221,7 +221,7 @@ def test_a_look_that_finds_nothing_does_not_empty_the_screen():
 def test_who_outruns_its_track_leaves_no_ghosts(step, looks):
     memory = Memory(0.3)
     for look in range(looks):
-        memory.see("a", people(0.9, x=step * look * (-1) ** look), look / 10, SIZE)
+        memory.see("a", people(0.9, x=step * look * (-1) ** look), look / 10)
         assert len(memory.boxes) == 1
         assert memory.boxes.confidence[0] == pytest.approx(0.9)
 
@@ -231,7 +231,7 @@ def test_noise_does_not_pile_up():
     for frame in range(200):
         corner = rng.uniform(0, 1000, (40, 2))
         noise = Detections(np.hstack([corner, corner + 30]), rng.uniform(0.02, 0.25, 40), np.zeros(40))
-        memory.see("a", noise, frame / 25, SIZE)
+        memory.see("a", noise, frame / 25)
         assert len(memory.boxes) <= MOST + 40
     assert (memory.boxes.confidence < 0.3).all(), "what is not there is seldom found twice"
 
@@ -279,7 +279,7 @@ def test_it_pays_on_real_recordings(shared_data, place, detections, fps, every, 
         here = here[rng.random(len(here)) < 0.9]
         corners = np.hstack([here[:, 2:4], here[:, 2:4] + here[:, 4:6]])
         plain[frame] = Detections(corners, np.clip(here[:, 6], 0, 1), np.zeros(len(here)))
-        memory.see("a", plain[frame], frame / fps, SIZE)
+        memory.see("a", plain[frame], frame / fps)
         remembered[frame] = memory.boxes
     before, after = (average_precision(each, truth, frames=list(plain)) for each in (plain, remembered))
     assert after > before + gain

@@ -65,7 +65,7 @@ class Analysis:
         )
         self._zones = [Zone(zone.name, zone.polygon, zone.anchor) for zone in query.zones]
         self._counters: tuple[ZoneCounter, ...] = ()
-        self._size: tuple[int, int] | None = None
+        self._size, self._view = (0, 0), 0
         self._known: set[int] = set()
         self._happenings: deque[Happening] = deque(maxlen=256)
 
@@ -83,6 +83,7 @@ class Analysis:
 
     def take(self, frame: Frame, answer: Result, model: str = "", part: str = "") -> Result:
         """The query's result for `frame`, for which `model` answered `answer`; of models in turn, `part` did."""
+        self._look_anew(frame)
         seen = self.seen(frame, answer, model, part)
         if not isinstance(seen, Detections):
             return seen
@@ -106,11 +107,11 @@ class Analysis:
 
     def seen(self, frame: Frame, answer: Result, model: str, part: str = "") -> Result:
         """What a model found by itself, in the terms of a result; one that was only compared is remembered, too."""
+        self._look_anew(frame)
         if isinstance(answer, Detections):
             if self._memory is not None:
-                height, width = frame.image.shape[:2]
                 own = self._about(self._alone(answer, part or model))
-                self._memory.see(part or model, own, frame.time, (width, height))
+                self._memory.see(part or model, own, frame.time)
             return self._kept(self._understood(frame, answer, model, part))
         if isinstance(answer, Classification):
             kept = answer.confidence >= self.query.confidence
@@ -118,6 +119,21 @@ class Analysis:
                 kept &= np.isin(answer.class_id, self._wanted)
             return Classification(answer.class_id[kept], answer.confidence[kept])
         return answer
+
+    def _look_anew(self, frame: Frame) -> None:
+        """Where the camera shows another view, or pictures of another size, what is known of places means nothing."""
+        height, width = frame.image.shape[:2]
+        if self._size == (width, height) and self._view == frame.view:
+            return
+        if self._size != (width, height):
+            self._counters = tuple(ZoneCounter(zone.in_pixels(width, height)) for zone in self._zones)
+        self._size, self._view = (width, height), frame.view
+        self._tracker.reset()
+        self._looks.reset()
+        if self._memory is not None:
+            self._memory.reset()
+        if self._forecast is not None:
+            self._forecast, self.expected = Forecast.start(), None
 
     def _understood(self, frame: Frame, boxes: Detections, model: str, part: str) -> Detections:
         """The boxes with the query's classes, and of a ladder with scores that can be compared."""
@@ -142,12 +158,6 @@ class Analysis:
     def _take_detections(self, frame: Frame, boxes: Detections) -> Detections:
         if not self.query.tracker:
             return boxes
-        height, width = frame.image.shape[:2]
-        if self._size != (width, height):
-            # Another picture size is another view: tracks and counts in pixels mean nothing there.
-            self._size = (width, height)
-            self._tracker.reset()
-            self._counters = tuple(ZoneCounter(zone.in_pixels(width, height)) for zone in self._zones)
         tracked = self._tracker.update(boxes, frame.time)
         assert tracked.tracker_id is not None
         shown = tracked[(tracked.tracker_id >= 0) | (tracked.confidence >= self.query.confidence)]

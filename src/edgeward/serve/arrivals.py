@@ -35,9 +35,13 @@ def arrived(state: State, event: FrameArrived) -> State:
 
 def _with_frame(camera: CameraState, event: FrameArrived) -> CameraState:
     seen = replace(camera, frame=event.frame, arrived_ns=event.time_ns, width=event.width, height=event.height)
+    if event.view != camera.view:
+        seen = replace(seen, view=event.view, since=event.frame, since_ns=event.time_ns)
     if camera.arrived_ns < 0:
         return seen
     since, usual = event.time_ns - camera.arrived_ns, camera.period_ns
+    if camera.frame == camera.since:  # another view may come at another pace
+        usual = 0
     if not usual or usual < PACE * since < PACE**2 * usual:
         return replace(seen, period_ns=smoothed(usual or None, since), odd_ns=())
     odd = (*camera.odd_ns, since)

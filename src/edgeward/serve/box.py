@@ -216,7 +216,7 @@ class Box(View):
         inputs = {model: self._runner.prepare(model, frame.image) for model in self._every_frame_models[camera]}
         if self.buffer.put(camera, frame, self.readers[camera].stopping, inputs):
             height, width = frame.image.shape[:2]
-            self._executor.post(FrameArrived(0, camera, frame.index, frame.content_index, width, height))
+            self._executor.post(FrameArrived(0, camera, frame.index, frame.content_index, width, height, frame.view))
 
     def _on_status(self, camera: str, status: Any, detail: str) -> None:
         self._executor.post(CameraChanged(0, camera, status, detail))
@@ -231,6 +231,8 @@ class Box(View):
                 self._release(camera, state)
                 if camera in self.scorers:
                     self.scorers[camera].arrived(event)
+                if event.view and camera in state.cameras and event.frame == state.cameras[camera].since:
+                    self._tell(StoredEvent(time.time(), "camera", camera, None, f"{camera} shows another view"))
             case Inferred():
                 for camera in {job.camera for job in event.jobs}:
                     self._release(camera, state)

@@ -61,13 +61,15 @@ class Answer:
 class Look:
     """What a camera's frames are like: how many a second, their size in pixels.
 
-    period: seconds from one frame that is asked for to the next, 0 when all are.
+    period: seconds from one frame that is asked for to the next, 0 when all are. since: when the camera began to show
+    what it shows (see `edgeward.vision.views`), 0 for its first view.
     """
 
     fps: float
     width: int
     height: int
     period: float = 0.0
+    since: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ __all__ = [
 class FrameArrived:
     """A camera delivered a frame; `content` is its place in the recording (see `Frame.content_index`).
 
-    width, height: of the picture, pixels; 0 when unknown.
+    width, height: of the picture, pixels; 0 when unknown. view: see `Frame.view`.
     """
 
     time_ns: int
@@ -45,6 +45,7 @@ class FrameArrived:
     content: int
     width: int = 0
     height: int = 0
+    view: int = 0
     kind: Literal["frame"] = "frame"
 
 

@@ -19,7 +19,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Drift", "Evidence", "expected_area"]
+__all__ = ["LONGEST", "Drift", "Evidence", "expected_area"]
 
 SURPRISE = 3.0
 """Standard deviations beyond which an answer counts no more."""

@@ -103,7 +103,11 @@ class Looks:
         self._of = frozenset(member for rung in dialects if looks_of(rung) > 1 for member in members_of(rung))
         self._last: dict[str, _Look] = {}
         self._follower = Follower(confidence)
-        self._size = (0, 0)
+
+    def reset(self) -> None:
+        """Another view: nothing of what was found before is there."""
+        self._follower.reset()
+        self._last = {}
 
     @property
     def wanted(self) -> bool:
@@ -113,14 +117,9 @@ class Looks:
     def understood(self, rung: str, model: str, boxes: Detections, frame: Frame) -> Detections:
         """What `model` found in a frame, with what the other models of its rung found last, moved to this frame.
 
-        The scores are probabilities. Only what was found in a picture of the same size counts, before this one, by
-        RECENT_SECONDS at most; what models found together counts for each of them.
+        The scores are probabilities. Only what was found before this frame counts, by RECENT_SECONDS at most; what
+        models found together counts for each of them.
         """
-        height, width = frame.image.shape[:2]
-        if self._size != (width, height):
-            self._size = (width, height)
-            self._follower.reset()
-            self._last = {}
         if self._last:
             self._last = _moved(self._last, frame.time, self._follower)
         own = self._dialects[model].understood(boxes, self._labels)

@@ -44,7 +44,8 @@ def looked(query: QueryState, camera: CameraState) -> QueryState:
     """After a frame, whose size and pace may be new."""
     if query.chooser is None or not camera.period_ns or not camera.width:
         return query
-    look = Look(NS / camera.period_ns, camera.width, camera.height, to_seconds(query.spec.period_ns))
+    period, since = to_seconds(query.spec.period_ns), to_seconds(camera.since_ns)
+    look = Look(NS / camera.period_ns, camera.width, camera.height, period, since)
     return replace(query, chooser=query.chooser.looking(look))
 
 

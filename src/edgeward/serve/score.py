@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,7 +41,7 @@ class Answer:
 
 
 def accuracy(
-    arrivals: Iterable[FrameArrived],
+    arrivals: Sequence[FrameArrived],
     answers: Sequence[Answer],
     truth: Truth,
     labels: Sequence[str],
@@ -52,10 +52,11 @@ def accuracy(
     forecast: whether boxes are shown where their tracks are by now.
 
     ap50, map: of the answered frames alone, as if time did not matter.
-    streaming_ap50: every frame of the source against the newest answer ready when it arrived.
+    streaming_ap50: every frame of the source against the newest answer ready when it arrived, if of the same view.
     hota, idf1, mota: when the answers carry tracks, of the answered frames.
     """
     times = {event.frame: event.time_ns for event in arrivals if event.frame == event.content < truth.frames}
+    views = {event.frame: event.view for event in arrivals if event.frame in times}
     kept = [
         Answer(answer.time_ns, answer.frame, relabelled(answer.boxes, labels, truth.labels))
         for answer in answers
@@ -66,11 +67,12 @@ def accuracy(
         return {"answered": 0.0}
     frames = sorted(boxes)
     finished = [(answer.time_ns, answer.frame, answer.boxes) for answer in kept]
+    moved = Forecast.start() if forecast else None
     figures = {
         "answered": len(boxes) / len(times),
         "ap50": average_precision(boxes, truth, iou=0.5, frames=frames),
         "map": coco_map(boxes, truth, frames=frames),
-        "streaming_ap50": streaming_ap(times, finished, truth, forecast=Forecast.start() if forecast else None).ap,
+        "streaming_ap50": streaming_ap(times, finished, truth, forecast=moved, views=views).ap,
     }
     if all(answer.boxes.tracker_id is not None for answer in kept):
         try:

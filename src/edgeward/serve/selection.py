@@ -23,7 +23,7 @@ import numpy as np
 from edgeward.errors import BudgetError, ConfigError
 from edgeward.serve.ages import Ages, frames_on_screen
 from edgeward.serve.choice import Answer, Choice, Chooser, Look
-from edgeward.serve.evidence import Drift, Evidence, expected_area
+from edgeward.serve.evidence import LONGEST, Drift, Evidence, expected_area
 from edgeward.serve.inturn import LONE, RECENT_SECONDS, between, share_held
 from edgeward.serve.ladder import Ladder, Rung
 from edgeward.serve.latency import Latency
@@ -33,7 +33,7 @@ from edgeward.serve.modelconfig import looks_of, members_of
 from edgeward.serve.reasons import instead, over, stays
 from edgeward.serve.rules import Out, Rules, fitting, useless
 from edgeward.serve.sizes import SizeHistogram, counts, size_bins, sizes
-from edgeward.serve.staleness import FloatArray, Retention, matched
+from edgeward.serve.staleness import FPS, FloatArray, Retention, matched
 from edgeward.units import format_bytes
 
 __all__ = ["Selector"]
@@ -54,7 +54,7 @@ class Selector(Chooser):
     switches: changes so far. out: rungs that failed. last: the newest answer; anchor: an earlier one, which motion is
     told from. turn: seconds from one answered frame to the next, mean. credit: what looks may cost, as of the last look
     and when that was. looked: when the newest frame was captured that each model looked at, by itself or as a part of a
-    rung.
+    rung. viewed: when the camera began to show what it shows, 0 for its first view.
     """
 
     ladder: Ladder
@@ -73,6 +73,7 @@ class Selector(Chooser):
     turn: float = 0.0
     credit: tuple[float, float] = (0.0, 0.0)
     looked: Mapping[str, float] = field(default_factory=dict)
+    viewed: float = 0.0
     kind: Literal["precision"] = "precision"
 
     @classmethod
@@ -117,7 +118,8 @@ class Selector(Chooser):
             if looks_of(rung.name) > 1:  # looks that are long ago or moved far add less to what is found
                 apart = between(rung.name, result.part, result.captured, self.looked)
                 expected *= float(self.held(rung.name, np.array([apart * rules.fps]))[0])
-            evidence = evidence.seen(rung.name, area, expected, elapsed)
+            since = elapsed if result.captured < self.viewed or not self.in_new_view else max(elapsed, LONGEST)
+            evidence = evidence.seen(rung.name, area, expected, since)
         return replace(
             self,
             latency=latency,
@@ -146,9 +148,9 @@ class Selector(Chooser):
         fps = self.rules.fps if steady else look.fps
         rules = replace(self.rules, fps=fps, width=look.width, height=look.height, period=look.period)
         if rules == self.rules:
-            return self
+            return self if look.since == self.viewed else replace(self, viewed=look.since)
         retention = self.retention.repaced(fps / self.rules.fps) if fps != self.rules.fps else self.retention
-        return replace(self, rules=rules, retention=retention)
+        return replace(self, rules=rules, retention=retention, viewed=look.since)
 
     def paced(self, name: str, seconds: float, now: float, part: str = "") -> Self:
         """Learns from what a rung took for another camera."""
@@ -164,6 +166,8 @@ class Selector(Chooser):
     def taken(self, choice: Choice, now: float) -> Self:
         """Notes that a choice was acted upon."""
         began = now if self.began is None else self.began
+        if choice.probe and self.in_new_view:  # it costs nothing: what is on screen is of another view
+            return replace(self, began=began)
         if choice.probe:
             left = left_after(self, self.ladder.rung(choice.name), now, (choice.name,))
             return replace(self, began=began, credit=(left, now))
@@ -248,6 +252,11 @@ class Selector(Chooser):
         relative = MappingProxyType(over(values, values[self.active]))
         if self.last is None:
             return Choice(self.active, f"{self.active!r} has not answered yet", relative)
+        if self.in_new_view:
+            quick = self._at_once(rungs, resident)
+            if quick != self.active:
+                return Choice(quick, f"nothing is known of the new view, and {quick!r} answers soon", relative, True)
+            return Choice(self.active, f"{self.active!r} answers soon enough in the new view", relative)
         rested = now - self.credit[1] >= self.rules.dwell
         if rested and (look := candidate(self, rungs, values, now, resident)) is not None:
             return Choice(look, f"a look of {look!r} at what {self.active!r} may miss", relative, True)
@@ -272,6 +281,25 @@ class Selector(Chooser):
             why += f"{best!r} is expected to be the most accurate on screen"
         return Choice(best, why, MappingProxyType(over(values, values[best])))
 
+    @property
+    def in_new_view(self) -> bool:
+        """Whether the camera shows another view than that of the newest answer."""
+        return self.last is not None and self.last.captured < self.viewed
+
+    def _at_once(self, rungs: Mapping[str, Rung], resident: Collection[str]) -> str:
+        """Who answers first in a new view: of those in memory the one that finds most for the time it takes.
+
+        If A looks before B does, B's worth is lost for as long as A takes, and the other way round. Another view may
+        come at another pace: at least at the usual one.
+        """
+
+        def worth(name: str) -> float:
+            frames = frames_on_screen(self.latency.seconds[name], max(self.rules.fps, FPS))
+            return float(self.precisions(name, np.array([float(frames)]))[0]) / frames
+
+        there = [name for name in sorted(rungs) if name in resident or name == self.active]
+        return max(there, key=lambda name: (worth(name), name == self.active))
+
     def _kept(self, rung: Rung, resident: Collection[str]) -> float:
         """Share of the horizon that is left after a switch to this rung."""
         if rung.name == self.active or rung.name in resident:
@@ -290,7 +318,7 @@ class Selector(Chooser):
     def _moved(self, result: Answer) -> tuple[Retention, Answer]:
         """What is known of motion after an answer, and the answer to compare the next ones with."""
         since, rules = self.anchor, self.rules
-        if since is None:
+        if since is None or since.captured < self.viewed <= result.captured:
             return self.retention, result
         if result.expected is not None and self.last is not None:
             # Boxes that are moved cease to be right by what the forecast misses, not by what the objects move.

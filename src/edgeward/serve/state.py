@@ -183,7 +183,8 @@ class ModelState:
 class CameraState:
     """The newest frame of a camera, its size in pixels and the time between two, a moving estimate.
 
-    odd_ns: the last such times in a row that were quite another.
+    odd_ns: the last such times in a row that were quite another. view: see `Frame.view`; since: the first frame of this
+    view, since_ns: when it arrived, 0 when it is the first view.
     """
 
     status: str = "connecting"
@@ -194,6 +195,9 @@ class CameraState:
     height: int = 0
     period_ns: int = 0
     odd_ns: tuple[int, ...] = ()
+    view: int = 0
+    since: int = 0
+    since_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,6 +142,8 @@ class View:
             return None
         index, result = newest
         query, analysis = self.state.queries[name], self.analyses[name]
+        if index < self.state.cameras[query.spec.camera].since:
+            return None  # it is of another view
         age = to_seconds(max(self.clock.now_ns() - query.answered_arrival_ns, 0))
         zones = {counter.zone.name: _polygon(counter.zone.polygon) for counter in analysis.zones}
         labels = tuple(analysis.labels)

@@ -28,12 +28,14 @@ class Frame:
     image: uint8 [height, width, 3], BGR.
     content_index: which frame of the recording this is (a looped file starts again at 0);
         ground truth is looked up by it. Equal to `index` for live sources.
+    view: counts what the camera shows from 0: it grows when that is suddenly another (see `edgeward.vision.views`).
     """
 
     index: int
     time: float
     image: Image
     content_index: int
+    view: int = 0
 
 
 class Source(ABC):

@@ -1,7 +1,7 @@
 """What was found in the last moments counts, too: an object that one look misses is hardly gone.
 
     memory = Memory(confidence=0.3)
-    memory.see("nano", boxes, time, (640, 480))          # each answer of a detector, one after another
+    memory.see("nano", boxes, time)                      # each answer of a detector, one after another
     shown = memory.boxes
 
 Detectors flicker: what is found in one frame is missed in the next, and what is not there is seldom found twice. So the
@@ -51,16 +51,16 @@ class Memory:
         self._own: dict[str, tuple[float, Detections]] = {}
         self._weight = 0.0
         self._time = -math.inf
-        self._size = (0, 0)
 
-    def see(self, detector: str, boxes: Detections, time: float, size: tuple[int, int]) -> None:
-        """After a look of a detector at `time` seconds found these boxes.
+    def reset(self) -> None:
+        """Another view: nothing of what was there before is there."""
+        self._follower.reset()
+        self._own, self._weight = {}, 0.0
 
-        size: width and height of the picture; another size is another view, and so is a time before the last look's.
-        """
-        if size != self._size or time < self._time:
-            self._follower.reset()
-            self._own, self._weight = {}, 0.0
+    def see(self, detector: str, boxes: Detections, time: float) -> None:
+        """After a look of a detector at `time` seconds found these boxes; when time goes back, it is another view."""
+        if time < self._time:
+            self.reset()
         before = self._follower.carried(self._kept, time)
         self._own = {name: own for name, own in self._own.items() if time - own[0] <= RECENT_SECONDS}
         weight = self._weight and self._weight * math.exp((self._time - time) / MEMORY_SECONDS)
@@ -70,7 +70,7 @@ class Memory:
             weight, before = 0.0, Detections.empty()
         self.boxes, kept = fused_over_time(boxes, before, weight)
         self._kept = kept[:MOST]
-        self._weight, self._time, self._size = weight + 1, time, size
+        self._weight, self._time = weight + 1, time
         self._own[detector] = time, boxes
         self._follower.follow(boxes, time)
 

@@ -21,6 +21,7 @@ from edgeward.errors import ConfigError, EdgewardError
 from edgeward.vision.frames import Frame, Source
 from edgeward.vision.sources import check_source, open_source
 from edgeward.vision.sources.timeline import USUAL_FPS
+from edgeward.vision.views import Views
 
 __all__ = ["CameraReader", "Pace", "ReaderStatus", "Schedule", "Status", "retry_seconds"]
 
@@ -130,6 +131,7 @@ class CameraReader:
         self._source: Source | None = None
         self._state: tuple[Status, str] = ("connecting", "not started")
         self._last: Frame | None = None
+        self._views = Views()
         self._frames = 0
         self._corrupt_before = 0
         self._delivered_ns = 0
@@ -227,7 +229,8 @@ class CameraReader:
             if self.stopping.is_set():
                 return
             base = base or self._base()
-            self._deliver(_rebased(frame, *base, live=source.live))
+            frame = _rebased(frame, *base, live=source.live)
+            self._deliver(replace(frame, view=self._views.see(frame.image)))
             self._inside = True
 
     def _schedule(self, source: Source) -> Schedule | None:

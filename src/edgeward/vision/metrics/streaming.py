@@ -40,12 +40,14 @@ def streaming_ap(
     truth: Truth,
     iou: float = 0.5,
     forecast: Forecast | None = None,
+    views: Mapping[int, int] | None = None,
 ) -> StreamingScore:
     """Judge every frame that arrived against the newest answer finished by then; before any, against no boxes.
 
     arrivals: nanoseconds at which each frame (content index) arrived. finished: (nanoseconds, frame, detections) of
     each answer, in any order. An answer that comes after that of a newer frame is not shown. forecast: as it is before
     the first answer; with it the boxes are moved from the arrival of their frame to that of the frame judged.
+    views: the number of the view of each frame (`Frame.view`); an answer about another one is not shown.
     Raises ValueError for an answer to a frame that never arrived.
     """
     unknown = {frame for _, frame, _ in finished} - arrivals.keys()
@@ -64,7 +66,7 @@ def streaming_ap(
                 if forecast is not None:
                     forecast = forecast.observe(boxes, to_seconds(arrivals[answered]))
             taken += 1
-        if newest is not None:
+        if newest is not None and (views is None or views[frame] == views[newest[0]]):
             known[frame] = newest[1] if forecast is None else forecast.at(to_seconds(now))
             ages.append(now - arrivals[newest[0]])
     ap = average_precision(known, truth, iou, frames=list(arrivals))
