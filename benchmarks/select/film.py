@@ -20,7 +20,7 @@ from recorded import Recording
 from edgeward.vision.metrics.overlap import overlap
 from edgeward.vision.results import Detections
 from edgeward.vision.truth import TruthFrame
-from edgeward.vision.views import CHANGED, alike
+from edgeward.vision.views import another
 
 Judged = tuple[np.ndarray, np.ndarray, int]
 RECALLS = np.linspace(0.0, 1.0, 101)
@@ -56,7 +56,7 @@ class Film:
     def views(self) -> tuple[int, ...]:
         """The number of the view of each frame, as the box counts them."""
         glances = [recording.glances[index] for recording, index in self.frames]
-        cuts = [alike(one, other) < CHANGED for one, other in itertools.pairwise(glances)]
+        cuts = [another(one, other) for one, other in itertools.pairwise(glances)]
         return (0, *itertools.accumulate(map(int, cuts)))
 
 

@@ -90,6 +90,8 @@ def screened(
         elif isinstance(event, Inferred):
             for job, result in zip(event.jobs, event.results, strict=True):
                 if job.camera == camera and (newest is None or job.frame >= newest[1]):
+                    if forecast and newest and newest[1] < begun[1] <= job.frame:
+                        forecast = Forecast.start()
                     newest, boxes = (event.model, job.frame), Detections.from_json(result)
                     forecast = forecast and forecast.observe(boxes, arrived[job.frame])
     return sources, shown

@@ -84,6 +84,28 @@ def test_weights_of_other_exits_stay_behind_also_where_they_lie_beside_the_file(
     np.testing.assert_array_equal(answers(path)[1][0], answers(file.path, ["h1"])[1][0])
 
 
+def test_weights_in_linked_files_are_read_and_those_of_other_exits_are_not(tmp_path):
+    file = chain(tmp_path / "m.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    (tmp_path / "weights.bin").rename(tmp_path / "kept.bin")
+    (tmp_path / "weights.bin").hardlink_to(tmp_path / "kept.bin")
+    model = onnx.load(file.path, load_external_data=False)
+    lengths = {
+        tensor.name: [each for each in tensor.external_data if each.key == "length"]
+        for tensor in model.graph.initializer
+    }
+    lengths["w2"][0].value = str(1 << 60)  # nobody asks for it
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    path = one_exit(file, ["h1"], tmp_path / "cache")
+    assert [numpy_helper.to_array(each).shape for each in onnx.load(path).graph.initializer] == [(4, 4), (4, 4)]
+    with pytest.raises(ModelError, match=r"cut at h2 has .* an ONNX file has at most 2 GiB"):
+        one_exit(file, ["h2"], tmp_path / "cache")
+    lengths["w2"][0].value = str(1 << 20)
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=r"weights.bin ends before byte \d+; copy it beside the model again"):
+        one_exit(file, ["h2"], tmp_path / "cache")
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
 def test_an_old_file_lists_its_weights_as_inputs_too(tmp_path):
     nodes = [helper.make_node("MatMul", [a, b], [c]) for a, b, c in (("x", "w0", "h0"), ("h0", "w1", "h1"))]
     graph = helper.make_graph(

@@ -18,6 +18,8 @@ PACE = 1.5
 """Factor within which the time between frames is that of a camera's usual pace."""
 ODD = 3
 """Other times in a row that make another pace; a single gap or burst is none."""
+SOON = 2
+"""The same at the beginning of another view, which may well come at another pace."""
 
 
 def arrived(state: State, event: FrameArrived) -> State:
@@ -40,14 +42,13 @@ def _with_frame(camera: CameraState, event: FrameArrived) -> CameraState:
     if camera.arrived_ns < 0:
         return seen
     since, usual = event.time_ns - camera.arrived_ns, camera.period_ns
-    if camera.frame == camera.since:  # another view may come at another pace
-        usual = 0
     if not usual or usual < PACE * since < PACE**2 * usual:
         return replace(seen, period_ns=smoothed(usual or None, since), odd_ns=())
     odd = (*camera.odd_ns, since)
-    if len(odd) < ODD:
+    fresh = camera.since > 0 and event.frame - camera.since <= ODD
+    if len(odd) < (SOON if fresh else ODD):
         return replace(seen, odd_ns=odd)
-    return replace(seen, period_ns=sum(odd) // ODD, odd_ns=())
+    return replace(seen, period_ns=sum(odd) // len(odd), odd_ns=())
 
 
 def _with_job(query: QueryState, event: FrameArrived) -> QueryState:

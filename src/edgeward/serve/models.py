@@ -150,7 +150,7 @@ def resolve_model(config: ModelConfig, store: WeightStore, cache: Path, provider
 def _check_outputs(config: ModelConfig, card: ModelCard, file: OnnxFile) -> None:
     """As `check_card`; who has a file with several exits is told how to take one."""
     try:
-        check_card(config, card, file.output_shapes)
+        convention(card.convention).classes(file.output_shapes, (card.preprocess.height, card.preprocess.width))
     except ModelError as error:
         if config.use is not None or config.outputs is not None or len(file.output_names) == 1:
             raise
@@ -158,6 +158,7 @@ def _check_outputs(config: ModelConfig, card: ModelCard, file: OnnxFile) -> None
         raise ModelError(
             f"{error}; of a file with several exits name the outputs of one: 'outputs', of {names}"
         ) from error
+    check_card(config, card, file.output_shapes)
 
 
 def _in_tiles(config: ModelConfig, card: ModelCard) -> ModelCard:

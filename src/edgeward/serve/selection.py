@@ -287,18 +287,29 @@ class Selector(Chooser):
         return self.last is not None and self.last.captured < self.viewed
 
     def _at_once(self, rungs: Mapping[str, Rung], resident: Collection[str]) -> str:
-        """Who answers first in a new view: of those in memory the one that finds most for the time it takes.
+        """Who answers first in a new view, of those in memory; then the one in charge goes on.
 
-        If A looks before B does, B's worth is lost for as long as A takes, and the other way round. Another view may
-        come at another pace: at least at the usual one.
+        Either R looks first: its boxes are there from its answer to that of A, which is in charge and takes up the next
+        frame; or A does: until then its own are there for all but its own latency. Another view may come at another
+        pace, so that R has to gain as a mean over the camera's pace and the usual one.
         """
+        paces = (self.rules.fps, max(self.rules.fps, FPS))
 
-        def worth(name: str) -> float:
-            frames = frames_on_screen(self.latency.seconds[name], max(self.rules.fps, FPS))
-            return float(self.precisions(name, np.array([float(frames)]))[0]) / frames
+        def gain(name: str) -> float:
+            return sum(self._gained(name, fps) for fps in paces)
 
         there = [name for name in sorted(rungs) if name in resident or name == self.active]
-        return max(there, key=lambda name: (worth(name), name == self.active))
+        return max(there, key=lambda name: (gain(name), name == self.active))
+
+    def _gained(self, name: str, fps: float) -> float:
+        """Seconds' worth of accuracy that are gained when `name` looks at the first frame, not who is in charge."""
+        late, own = (frames_on_screen(self.latency.seconds[each], fps) / fps for each in (name, self.active))
+        following = max(late, self.rules.period, 1 / fps)
+        worth, kept = (
+            float(self.precisions(each, np.array([seconds * self.rules.fps]))[0])
+            for each, seconds in ((name, late), (self.active, own))
+        )
+        return worth * (following + own - late) - kept * following
 
     def _kept(self, rung: Rung, resident: Collection[str]) -> float:
         """Share of the horizon that is left after a switch to this rung."""
@@ -320,6 +331,8 @@ class Selector(Chooser):
         since, rules = self.anchor, self.rules
         if since is None or since.captured < self.viewed <= result.captured:
             return self.retention, result
+        if result.captured < self.viewed:  # of a view that is gone, which may be yet another one than the anchor's
+            return self.retention, since
         if result.expected is not None and self.last is not None:
             # Boxes that are moved cease to be right by what the forecast misses, not by what the objects move.
             shown = result.expected[result.expected.confidence >= rules.confidence]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from edgeward.errors import ModelError, nearest
 from edgeward.units import format_bytes
@@ -46,7 +47,7 @@ def one_exit(file: OnnxFile, outputs: Sequence[str], cache: Path) -> Path:
 def _cut(file: OnnxFile, outputs: Sequence[str], target: Path) -> None:
     import onnx
 
-    model = onnx.load(file.path)
+    model = onnx.load(file.path, load_external_data=False)
     graph = model.graph
     needed, declared = behind(graph.node, outputs), {each.name: each for each in graph.output}
     kept = {
@@ -62,10 +63,44 @@ def _cut(file: OnnxFile, outputs: Sequence[str], target: Path) -> None:
     for field, values in kept.items():
         del getattr(graph, field)[:]
         getattr(graph, field).extend(values)
-    if model.ByteSize() > MAX_ONNX_BYTES:
+    apart = [place for place, each in enumerate(graph.initializer) if each.data_location]
+    beside = {place: _place(file.path.parent, graph.initializer[place]) for place in apart}
+    total = model.ByteSize() + sum(count for _, _, count in beside.values())
+    if total > MAX_ONNX_BYTES:
         raise ModelError(
-            f"{file.path} cut at {', '.join(outputs)} has {format_bytes(model.ByteSize())}; an ONNX file has at most "
+            f"{file.path} cut at {', '.join(outputs)} has {format_bytes(total)}; an ONNX file has at most "
             f"{format_bytes(MAX_ONNX_BYTES)}: take a smaller network"
         )
+    for number, (path, start, count) in beside.items():
+        tensor = graph.initializer[number]
+        tensor.raw_data = _read(path, start, count)
+        tensor.ClearField("data_location")
+        tensor.ClearField("external_data")
     with replacing(target) as temporary:
         onnx.save(model, temporary)
+
+
+def _place(folder: Path, tensor: Any) -> tuple[Path, int, int]:
+    """The file that holds a tensor, checked before to lie in the model's folder, its first byte there and its bytes."""
+    entries = {each.key: each.value for each in tensor.external_data}
+    path = folder / entries["location"]
+    try:
+        start = int(entries.get("offset", 0))
+        count = int(entries.get("length", path.stat().st_size - start))
+    except (ValueError, OSError) as error:
+        raise ModelError(f"cannot read the weights {tensor.name!r} in {path}: {error}") from error
+    if start < 0 or count < 0:
+        raise ModelError(f"the weights {tensor.name!r} are said to be {count} bytes from byte {start} on in {path}")
+    return path, start, count
+
+
+def _read(path: Path, start: int, count: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            data = file.read(count)
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error}") from error
+    if len(data) < count:
+        raise ModelError(f"{path} ends before byte {start + count}; copy it beside the model again")
+    return data

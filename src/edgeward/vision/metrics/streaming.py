@@ -55,6 +55,7 @@ def streaming_ap(
         raise ValueError(f"answers to frames that never arrived: {sorted(unknown)[:5]}")
     pending = sorted(finished, key=lambda answer: answer[:2])
     newest: tuple[int, Detections] | None = None
+    begun = forecast
     known: dict[int, Detections] = {}
     ages = []
     taken = 0
@@ -62,6 +63,8 @@ def streaming_ap(
         while taken < len(pending) and pending[taken][0] <= now:
             _, answered, boxes = pending[taken]
             if newest is None or answered >= newest[0]:
+                if views is not None and newest is not None and views[newest[0]] != views[answered]:
+                    forecast = begun
                 newest = (answered, boxes)
                 if forecast is not None:
                     forecast = forecast.observe(boxes, to_seconds(arrivals[answered]))
