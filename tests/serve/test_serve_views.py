@@ -14,6 +14,7 @@ from test_serve_laddering import FOUND, MS, TAKES, LadderCosts, answers, boxes, 
 from tinymodel import box_text
 
 from edgeward.clock import NS
+from edgeward.serve import looks
 from edgeward.serve.analysis import Analysis
 from edgeward.serve.apply import apply
 from edgeward.serve.box import Box
@@ -78,7 +79,7 @@ def selecting(rungs, fps=30.0, period=0.0):
 
 def at_once(selector):
     rungs = {rung.name: rung for rung in selector.ladder.rungs}
-    return selector._at_once(rungs, tuple(rungs))
+    return looks.at_once(selector, rungs, tuple(rungs))
 
 
 def played(rungs, first, period):
@@ -134,8 +135,8 @@ def test_a_new_view_may_hold_anything():
 def test_only_who_is_in_memory_may_be_first():
     selector = replace(Selector.start(ladder(), Rules(30, 100, 100)), active="large")
     rungs = {rung.name: rung for rung in ladder().rungs}
-    assert selector._at_once(rungs, ("small", "middle", "large")) != "large"
-    assert selector._at_once(rungs, ("large",)) == "large"
+    assert looks.at_once(selector, rungs, ("small", "middle", "large")) != "large"
+    assert looks.at_once(selector, rungs, ("large",)) == "large"
 
 
 def test_what_moved_in_one_view_says_nothing_of_the_next():

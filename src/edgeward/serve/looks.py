@@ -1,6 +1,7 @@
 """Looks: when another model of a ladder answers once, for what it may see.
 
     name = candidate(selector, rungs, values, now, resident)       # None: nobody looks
+    name = at_once(selector, rungs, resident)                      # in a new view: who looks first
 
 A look costs accuracy on screen: its boxes may be worse, and better ones come later. What looks may cost together is
 saved up over time, and one is taken only where what it is expected to teach is worth more than it costs (the knowledge
@@ -17,13 +18,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeward.serve.ages import frames_on_screen
 from edgeward.serve.ladder import Rung
 from edgeward.serve.members import held_bytes, missing_seconds
+from edgeward.serve.staleness import FPS
 
 if TYPE_CHECKING:
     from edgeward.serve.selection import Selector
 
-__all__ = ["candidate", "left_after", "price"]
+__all__ = ["at_once", "candidate", "left_after", "price"]
 
 SHARED = 1.5
 """How much longer the turns are than the answers when others use the processor, too."""
@@ -111,6 +114,33 @@ def _sharing(selector: Selector) -> float:
     """How many others, at least as slow, seem to wait for the processor, too; 1 for none but itself."""
     alone = max(selector.latency.seconds[selector.active], 1 / selector.rules.fps)
     return selector.turn / alone if selector.turn > SHARED * alone else 1.0
+
+
+def at_once(selector: Selector, rungs: Mapping[str, Rung], resident: Collection[str]) -> str:
+    """Who in memory answers first in a new view, where nothing on screen holds; then who is in charge goes on.
+
+    Either R looks first: its boxes are there from its answer to that of A, which is in charge and takes up the next
+    frame; or A does: until then its own are there for all but its own latency. Another view may come at another pace,
+    so that R has to gain as a mean over the camera's pace and the usual one.
+    """
+    paces = (selector.rules.fps, max(selector.rules.fps, FPS))
+
+    def gain(name: str) -> float:
+        return sum(_gained(selector, name, fps) for fps in paces)
+
+    there = [name for name in sorted(rungs) if name in resident or name == selector.active]
+    return max(there, key=lambda name: (gain(name), name == selector.active))
+
+
+def _gained(selector: Selector, name: str, fps: float) -> float:
+    """Seconds' worth of accuracy that are gained when `name` looks at the first frame, not who is in charge."""
+    late, own = (frames_on_screen(selector.latency.seconds[each], fps) / fps for each in (name, selector.active))
+    following = max(late, selector.rules.period, 1 / fps)
+    worth, kept = (
+        float(selector.precisions(each, np.array([seconds * selector.rules.fps]))[0])
+        for each, seconds in ((name, late), (selector.active, own))
+    )
+    return worth * (following + own - late) - kept * following
 
 
 def left_after(selector: Selector, rung: Rung, now: float, resident: Collection[str]) -> float:

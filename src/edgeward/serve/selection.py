@@ -27,13 +27,13 @@ from edgeward.serve.evidence import LONGEST, Drift, Evidence, expected_area
 from edgeward.serve.inturn import LONE, RECENT_SECONDS, between, share_held
 from edgeward.serve.ladder import Ladder, Rung
 from edgeward.serve.latency import Latency
-from edgeward.serve.looks import candidate, left_after
+from edgeward.serve.looks import at_once, candidate, left_after
 from edgeward.serve.members import missing_seconds
 from edgeward.serve.modelconfig import looks_of, members_of
 from edgeward.serve.reasons import instead, over, stays
 from edgeward.serve.rules import Out, Rules, fitting, useless
 from edgeward.serve.sizes import SizeHistogram, counts, size_bins, sizes
-from edgeward.serve.staleness import FPS, FloatArray, Retention, matched
+from edgeward.serve.staleness import FloatArray, Retention, matched
 from edgeward.units import format_bytes
 
 __all__ = ["Selector"]
@@ -253,7 +253,7 @@ class Selector(Chooser):
         if self.last is None:
             return Choice(self.active, f"{self.active!r} has not answered yet", relative)
         if self.in_new_view:
-            quick = self._at_once(rungs, resident)
+            quick = at_once(self, rungs, resident)
             if quick != self.active:
                 return Choice(quick, f"nothing is known of the new view, and {quick!r} answers soon", relative, True)
             return Choice(self.active, f"{self.active!r} answers soon enough in the new view", relative)
@@ -285,31 +285,6 @@ class Selector(Chooser):
     def in_new_view(self) -> bool:
         """Whether the camera shows another view than that of the newest answer."""
         return self.last is not None and self.last.captured < self.viewed
-
-    def _at_once(self, rungs: Mapping[str, Rung], resident: Collection[str]) -> str:
-        """Who answers first in a new view, of those in memory; then the one in charge goes on.
-
-        Either R looks first: its boxes are there from its answer to that of A, which is in charge and takes up the next
-        frame; or A does: until then its own are there for all but its own latency. Another view may come at another
-        pace, so that R has to gain as a mean over the camera's pace and the usual one.
-        """
-        paces = (self.rules.fps, max(self.rules.fps, FPS))
-
-        def gain(name: str) -> float:
-            return sum(self._gained(name, fps) for fps in paces)
-
-        there = [name for name in sorted(rungs) if name in resident or name == self.active]
-        return max(there, key=lambda name: (gain(name), name == self.active))
-
-    def _gained(self, name: str, fps: float) -> float:
-        """Seconds' worth of accuracy that are gained when `name` looks at the first frame, not who is in charge."""
-        late, own = (frames_on_screen(self.latency.seconds[each], fps) / fps for each in (name, self.active))
-        following = max(late, self.rules.period, 1 / fps)
-        worth, kept = (
-            float(self.precisions(each, np.array([seconds * self.rules.fps]))[0])
-            for each, seconds in ((name, late), (self.active, own))
-        )
-        return worth * (following + own - late) - kept * following
 
     def _kept(self, rung: Rung, resident: Collection[str]) -> float:
         """Share of the horizon that is left after a switch to this rung."""
