@@ -108,6 +108,13 @@ def test_where_waiting_costs_nothing_nobody_else_is_first():
     assert at_once(selecting(rungs, period=0.5)) == at_once(selecting(rungs, fps=5.0)) == "a"
 
 
+def test_another_view_may_come_at_the_usual_pace():
+    """At seven frames a second both answer before the next one; at thirty waiting would cost much more than that."""
+    selector = selecting({"a": (4, 0.9), "b": (2, 0.8)}, fps=7.0)
+    assert looks._gained(selector, "b", 7.0) < 0
+    assert at_once(selector) == "b"
+
+
 def test_a_look_in_a_new_view_is_free():
     """What is on screen is of another view."""
     selector = replace(Selector.start(ladder(), Rules(30, 1000, 1000, own_frame=False)), active="large", began=0.0)
