@@ -9,12 +9,10 @@ devices 10, 20 and 40 times as slow as this one, where a part of so small a netw
 
 from __future__ import annotations
 
-import functools
 import json
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -28,8 +26,8 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 from calibrated import calibrated, comparable, thirds  # noqa: E402
 from costs import LoadAt, Machine  # noqa: E402
 from film import Film, Piece, Shown, pooled  # noqa: E402
-from harness import interleaved, ratio, row, shared_data  # noqa: E402
-from recorded import CONFIDENCE, Recording, pictures, recordings  # noqa: E402
+from harness import ratio, row, shared_data  # noqa: E402
+from recorded import CONFIDENCE, Recording, answered, pictures, recordings  # noqa: E402
 from regimes import cut, ours  # noqa: E402
 from video import REMEMBERED, play  # noqa: E402
 
@@ -64,7 +62,7 @@ def rows(full: bool, shared: Path | None) -> list[dict[str, Any]]:
         with tempfile.TemporaryDirectory() as folder:
             models = _exits(shared, Path(folder), [frames[name][index] for name in frames for index in known[name]])
             held = _held(models)
-            taken.append(_seconds(models, frames["PETS"][0]))
+            taken.append(answered(models, frames["PETS"][0], REPEATS))
             found = {name: replace(film, boxes=_boxes(models, frames[name])) for name, film in films.items()}
         fresh.append({name: _fresh(found, name, judges) for name in models})
         seconds = {name: float(np.quantile(each, 0.25)) for name, each in taken[-1].items()}
@@ -109,20 +107,6 @@ def _held(models: Mapping[str, StoredModel]) -> dict[str, int]:
     return alone | {
         "both": sum({key: size for model in models.values() for key, size in model.tensors.items()}.values())
     }
-
-
-def _seconds(models: Mapping[str, StoredModel], picture: np.ndarray) -> dict[str, list[float]]:
-    """Of one answer, from a picture to boxes, on one thread: interleaved."""
-    runner = _loaded(models)
-
-    def run(name: str) -> float:
-        begin = time.perf_counter()
-        runner.infer(name, [runner.prepare(name, picture)], CONFIDENCE)
-        return time.perf_counter() - begin
-
-    taken = interleaved({name: functools.partial(run, name) for name in models}, REPEATS)
-    runner.close()
-    return taken
 
 
 def _boxes(models: Mapping[str, StoredModel], frames: list[np.ndarray]) -> dict[str, tuple[Detections, ...]]:

@@ -23,8 +23,8 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from harness import interleaved, ratio, row, shared_data  # noqa: E402
-from recorded import CONFIDENCE, pictures, recordings, resolved  # noqa: E402
+from harness import ratio, row, shared_data  # noqa: E402
+from recorded import CONFIDENCE, answered, pictures, recordings, resolved  # noqa: E402
 
 from edgeward.serve.models import StoredModel  # noqa: E402
 from edgeward.serve.runner import Runner  # noqa: E402
@@ -60,7 +60,7 @@ def rows(full: bool, shared: Path | None) -> list[dict[str, Any]]:
     models |= {f"{name} in two": _tiled(model) for name, model in list(models.items())}
     every = {"PETS": 2, "TUD": 1} if full else {"PETS": 20, "TUD": 5}
     found = {name: _found(shared, model, every) for name, model in models.items()}
-    seconds = _seconds(shared, models)
+    seconds = answered(models, next(pictures(shared, "PETS")), REPEATS)
     lines = [_row(f"{name} in two", name, found, seconds, f"{name}.over_whole") for name in MODELS]
     lines.append(_row("fast in two", "center320", found, seconds, "fast.over_center320", bar=">= 0"))
     return lines + _joined_rows(shared, whole["fast"], every)
@@ -101,22 +101,6 @@ def _found(shared: Path, model: StoredModel, every: dict[str, int], join: Join |
 def _precision(shared: Path, video: str, step: int, look: Callable[[np.ndarray], Detections]) -> float:
     boxes = {i: look(picture) for i, picture in enumerate(pictures(shared, video)) if i % step == 0}
     return average_precision(boxes, recordings(shared)[video].truth, frames=sorted(boxes))
-
-
-def _seconds(shared: Path, models: dict[str, StoredModel]) -> dict[str, list[float]]:
-    """Of one answer, from a picture to boxes: interleaved."""
-    runner, picture = Runner(models, threads=1), next(pictures(shared, "PETS"))
-    for name in models:
-        runner.load(name)
-
-    def run(name: str) -> float:
-        begin = time.perf_counter()
-        runner.infer(name, [runner.prepare(name, picture)], CONFIDENCE)
-        return time.perf_counter() - begin
-
-    taken = interleaved({name: functools.partial(run, name) for name in models}, REPEATS)
-    runner.close()
-    return taken
 
 
 def _row(
