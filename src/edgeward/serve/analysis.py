@@ -83,7 +83,6 @@ class Analysis:
 
     def take(self, frame: Frame, answer: Result, model: str = "", part: str = "") -> Result:
         """The query's result for `frame`, for which `model` answered `answer`; of models in turn, `part` did."""
-        self._look_anew(frame)
         seen = self.seen(frame, answer, model, part)
         if not isinstance(seen, Detections):
             return seen

@@ -118,8 +118,8 @@ class Selector(Chooser):
             if looks_of(rung.name) > 1:  # looks that are long ago or moved far add less to what is found
                 apart = between(rung.name, result.part, result.captured, self.looked)
                 expected *= float(self.held(rung.name, np.array([apart * rules.fps]))[0])
-            since = elapsed if result.captured < self.viewed or not self.in_new_view else max(elapsed, LONGEST)
-            evidence = evidence.seen(rung.name, area, expected, since)
+            first = self.in_new_view and result.captured >= self.viewed
+            evidence = evidence.seen(rung.name, area, expected, max(elapsed, LONGEST) if first else elapsed)
         return replace(
             self,
             latency=latency,
