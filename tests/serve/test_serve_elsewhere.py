@@ -14,9 +14,10 @@ from edgeward.serve.ladder import Ladder, Rung
 ACCURACIES = st.lists(st.tuples(st.floats(0.05, 1), st.floats(0.05, 1)), min_size=2, max_size=8)
 
 
-def ladder_of(accuracies, fused=()):
+def ladder_of(accuracies, fused=(), seconds=()):
     names = [f"m{i}" if i not in fused else f"m{i}+x" for i in range(len(accuracies))]
-    rungs = (Rung(name, each, 0.01) for name, each in zip(names, accuracies, strict=True))
+    taken = seconds or [0.01] * len(names)
+    rungs = (Rung(name, each, took) for name, each, took in zip(names, accuracies, taken, strict=True))
     return Ladder("box", ("person",), (0.0, 0.1, 1.0), tuple(rungs))
 
 
@@ -48,6 +49,46 @@ def test_of_equals_the_one_of_several_models_is_trusted_more():
     assert best[1].mean > best[0].mean > best[2].mean
     alike = ladder_of([(0.8, 0.7)] * 3, fused=[1])
     assert elsewhere(alike) == alike
+
+
+@given(st.lists(st.floats(0.01, 1), min_size=3, max_size=8, unique=True), st.floats(0, 0.2))
+def test_what_follows_the_rule_stays_as_it_is(seconds, power):
+    """Who takes longer finds more, by a power of its seconds: nothing of it looks like luck."""
+    accuracies = [(0.9 * took**power, 0.8 * took ** (2 * power)) for took in seconds]
+    ladder = ladder_of(accuracies, seconds=seconds)
+    for rung, found in zip(ladder.rungs, elsewhere(ladder).rungs, strict=True):
+        np.testing.assert_allclose(found.accuracy, rung.accuracy, rtol=1e-6)
+
+
+def test_the_quick_ones_are_not_lifted_to_what_slow_ones_find():
+    """What quick models lack is no bad luck; a slow one that is beaten may have had some."""
+    seconds = [0.005, 0.01, 0.015, 0.02, 0.03, 0.06]
+    accuracies = [(each, each) for each in (0.76, 0.83, 0.86, 0.9, 0.89, 0.97)]
+    slow = elsewhere(ladder_of(accuracies, seconds=seconds)).rungs
+    level = elsewhere(ladder_of(accuracies)).rungs
+    assert slow[0].mean < level[0].mean < slow[0].mean * 1.1
+    assert slow[5].mean > level[5].mean
+    falling = elsewhere(ladder_of(accuracies, seconds=seconds[::-1])).rungs
+    assert [rung.accuracy for rung in falling] == [rung.accuracy for rung in level], "the rule never falls"
+
+
+@given(st.integers(0, 1000))
+@settings(max_examples=10)
+def test_time_tells_what_to_expect_where_it_matters_and_else_does_no_harm(seed):
+    """Errors over many scenes, told the seconds and not told: models that find more the longer they take, or do not."""
+    draw, seconds = np.random.default_rng(seed), np.geomspace(0.005, 0.03, 8)
+    for power, least, most in ((0.1, 0.0, 0.97), (0.0, 0.0, 1.1)):
+        told = untold = 0.0
+        for _ in range(300):
+            worth = 0.9 * (seconds / 0.03) ** power * np.exp(draw.normal(0, 0.03, 8))
+            seen = np.minimum(worth * np.exp(draw.normal(0, ALONE, 8)), 1)
+            accuracies = [(float(each), float(each)) for each in seen]
+            errors = [
+                sum(math.log(rung.mean / real) ** 2 for rung, real in zip(elsewhere(each).rungs, worth, strict=True))
+                for each in (ladder_of(accuracies, seconds=seconds.tolist()), ladder_of(accuracies))
+            ]
+            told, untold = told + errors[0], untold + errors[1]
+        assert least < told / untold < most
 
 
 @given(st.integers(0, 1000))

@@ -50,7 +50,12 @@ def cameras(seed, count, kinds=(RULES,)):
 
 def brute(found, memory=math.inf):
     """Written out: every combination, each worth the sum of what is on screen."""
-    best = (-1.0, ())
+    return max(map(sum, written_out(found, memory).values()))
+
+
+def written_out(found, memory=math.inf):
+    """What is on each screen under every combination that fits."""
+    worth = {}
     periods = [max(1 / each.rules.fps, each.rules.period) for each in found.values()]
     for rungs in itertools.product(RUNGS, repeat=len(found)):
         if sum(rung.bytes for rung in set(rungs)) > memory:
@@ -58,12 +63,11 @@ def brute(found, memory=math.inf):
         seconds = [rung.seconds for rung in rungs]
         whole = math.exp(round(math.log(turn(seconds, periods)) * STEPS) / STEPS)
         waits = [max([*seconds[:i], *seconds[i + 1 :]], default=0.0) for i in range(len(rungs))]
-        total = sum(
+        worth[tuple(rung.name for rung in rungs)] = [
             each.precision(rung.name, max(whole, period), wait if whole <= period else 0.0)
             for each, rung, wait, period in zip(found.values(), rungs, waits, periods, strict=True)
-        )
-        best = max(best, (total, tuple(rung.name for rung in rungs)))
-    return best[0]
+        ]
+    return worth
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 0.3), st.floats(0.02, 0.5)), min_size=1, max_size=6))
@@ -151,9 +155,45 @@ def test_a_camera_keeps_its_model_for_its_dwell_and_within_the_margin():
     free = exact({name: replace(each, active="") for name, each in found.items()}, 10.0)
     assert set(free.names.values()) != {"tiny"}
     assert set(assign(found, 0.1).names.values()) == {"tiny"}
-    assert assign(found, 10.0).names == free.names
+    eager = {name: replace(each, rules=replace(RULES, margin=0.0)) for name, each in found.items()}
+    assert assign(eager, 10.0).names == free.names
     wide = {name: replace(each, rules=replace(RULES, margin=50.0)) for name, each in found.items()}
     assert set(assign(wide, 10.0).names.values()) == {"tiny"}
+
+
+@given(
+    st.integers(0, 10_000),
+    st.lists(st.tuples(st.sampled_from(RUNGS), st.sampled_from((0.0, 0.03, 0.2, 0.5))), min_size=1, max_size=3),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_change_gains_the_margins_of_the_cameras_it_changes(seed, held):
+    found = {
+        name: replace(each, active=rung.name, since=0.0, rules=replace(RULES, margin=margin))
+        for (name, each), (rung, margin) in zip(cameras(seed, len(held)).items(), held, strict=True)
+    }
+    worth = written_out(found)
+    before = worth[tuple(rung.name for rung, _ in held)]
+
+    def net(names):
+        changed = zip(names, held, before, strict=True)
+        return sum(worth[names]) - sum(margin * value for name, (rung, margin), value in changed if name != rung.name)
+
+    names = tuple(assign(found, 10.0).names.values())
+    assert net(names) == pytest.approx(max(map(net, worth)), abs=1e-9)
+
+
+def test_one_camera_of_many_changes_its_model_when_it_gains_by_it():
+    """Its gain is less than the margin of what all of them have together."""
+    quick = Latency.nominal({rung.name: rung.seconds / 100 for rung in RUNGS})
+    one = replace(camera(0, replace(RULES, period=0.5)), latency=quick)  # all are served in time
+    large = replace(one, active="large", histogram=SizeHistogram((0.0, 0.0, 10.0), (1.0,) * 3))
+    small = replace(one, active="middle", histogram=SizeHistogram((10.0, 0.0, 0.0), (1.0,) * 3))
+    found = {f"c{i:02}": large for i in range(40)} | {"c40": small}
+    chosen = assign(found, 10.0)
+    assert set(chosen.names.values()) == {"large"}
+    held = {name: replace(each, rules=replace(each.rules, margin=50.0)) for name, each in found.items()}
+    before = assign(held, 10.0).total
+    assert before < chosen.total < before * (1 + RULES.margin)
 
 
 def test_a_model_that_failed_is_given_to_no_camera():

@@ -81,10 +81,11 @@ class _Worth:
 class _Problem:
     """The cameras in name order, what each may get, and what combinations are worth.
 
-    A combination is a row of numbers: of each camera's options, the one that it gets.
+    A combination is a row of numbers: of each camera's options, the one that it gets. held: what they have, None when
+    one of them has none of its options. steady: a change has to gain the margins of the cameras that it changes.
     """
 
-    def __init__(self, cameras: Mapping[str, Selector], now: float, memory: int | None) -> None:
+    def __init__(self, cameras: Mapping[str, Selector], now: float, memory: int | None, steady: bool = False) -> None:
         self.names = sorted(cameras)
         self.cameras = [cameras[name] for name in self.names]
         self.options = [_options(camera, now) for camera in self.cameras]
@@ -108,6 +109,9 @@ class _Problem:
         self._ranks = [np.searchsorted(waits, each) for each in self._seconds]
         turns = np.exp(self._steps / STEPS)
         self._worths = [_Worth(camera, names, turns, waits) for camera, names in pairs]
+        self.held = self.row(camera.active for camera in self.cameras)
+        margins = np.array([camera.rules.margin if steady else 0.0 for camera in self.cameras])
+        self._prices = margins * self.values(self.held)[0] if self.held is not None else margins
 
     @property
     def count(self) -> int:
@@ -131,11 +135,21 @@ class _Problem:
         return np.asarray(used @ self._bytes)
 
     def totals(self, rows: IntArray) -> FloatArray:
-        """Sum of average precisions: [n]; minus infinity for models that do not fit in memory together."""
+        """Sum of average precisions, less what changes have to gain: [n]; minus infinity for models that do not fit in
+        memory together."""
+        total = self.values(rows).sum(axis=1)
+        if self.held is not None:
+            total -= (rows != self.held) @ self._prices
+        if self.memory is not None:
+            total[self.bytes(rows) > self.memory] = -math.inf
+        return np.asarray(total)
+
+    def values(self, rows: IntArray) -> FloatArray:
+        """Average precision on the screen of each camera: [n, cameras]."""
         steps = _steps(_turns(self.seconds(rows), self.periods))
         turns, column = np.exp(steps / STEPS), steps - self._steps[0]
         ranks = [each[rows[:, place]] for place, each in enumerate(self._ranks)]
-        total = np.zeros(len(rows))
+        values = np.empty(rows.shape)
         for place, worth in enumerate(self._worths):
             option, keeps = rows[:, place], turns <= worth.period
             found = worth.at_turn[option, column]
@@ -143,10 +157,8 @@ class _Problem:
                 # How long others hold the processor up matters to those that keep up with their frames only.
                 longest = functools.reduce(np.maximum, ranks[:place] + ranks[place + 1 :], np.zeros_like(option))
                 found = np.where(keeps, worth.at_wait[option, longest], found)
-            total += found
-        if self.memory is not None:
-            total[self.bytes(rows) > self.memory] = -math.inf
-        return total
+            values[:, place] = found
+        return values
 
     def row(self, names: Iterable[str]) -> IntArray | None:
         """The combination of these models as one row, None when one of them may not be had."""
@@ -192,19 +204,15 @@ def assign(cameras: Mapping[str, Selector], now: float, memory: int | None = Non
     """The models that are together the most accurate on screen.
 
     memory: bytes for all models together, None for no limit. A camera whose model has not run for its dwell keeps it,
-    and all keep theirs unless the gain exceeds the largest margin of their rules.
+    and a change has to gain, all cameras together, the margins of those whose models it changes.
 
     Raises ConfigError without cameras, BudgetError when no combination fits in memory.
     """
-    problem = _problem(cameras, now, memory)
+    problem = _problem(cameras, now, memory, steady=True)
     best = _exact(problem) if problem.count <= LIMIT else _greedy(problem)
     how = f"the best {'of all' if problem.count <= LIMIT else 'found of'} {problem.count} combinations"
-    held = problem.row(camera.active for camera in problem.cameras)
-    if held is not None:
-        margin = max(camera.rules.margin for camera in problem.cameras)
-        total, before = problem.totals(np.concatenate([best, held]))
-        if total <= (1 + margin) * before:
-            best, how = held, f"no other combination is {100 * margin:g} % better"
+    if problem.held is not None and np.array_equal(best, problem.held):
+        how = "no change gains its margin"
     return _assignment(problem, best, how)
 
 
@@ -220,10 +228,10 @@ def greedy(cameras: Mapping[str, Selector], now: float, memory: int | None = Non
     return _assignment(problem, _greedy(problem), "no change of two cameras improves it")
 
 
-def _problem(cameras: Mapping[str, Selector], now: float, memory: int | None) -> _Problem:
+def _problem(cameras: Mapping[str, Selector], now: float, memory: int | None, steady: bool = False) -> _Problem:
     if not cameras:
         raise ConfigError("no camera to choose a model for; give at least one")
-    return _Problem(cameras, now, memory)
+    return _Problem(cameras, now, memory, steady)
 
 
 def _options(camera: Selector, now: float) -> tuple[str, ...]:
@@ -237,7 +245,7 @@ def _exact(problem: _Problem) -> IntArray:
 
 
 def _greedy(problem: _Problem) -> IntArray:
-    """Climbs from every model for all cameras, and from the fastest of each."""
+    """Climbs from what the cameras have, from every model for all of them, and from the fastest of each."""
     fastest = [
         min(options, key=lambda name: camera.latency.seconds[name])
         for camera, options in zip(problem.cameras, problem.options, strict=True)
@@ -247,7 +255,8 @@ def _greedy(problem: _Problem) -> IntArray:
         [name if name in options else quick for options, quick in zip(problem.options, fastest, strict=True)]
         for name in every
     ]
-    ends = np.concatenate([_climbed(problem, row) for names in starts if (row := problem.row(names)) is not None])
+    rows = [problem.held, *(problem.row(names) for names in starts)]
+    ends = np.concatenate([_climbed(problem, row) for row in rows if row is not None])
     return ends[[problem.totals(ends).argmax()]]
 
 
@@ -274,8 +283,8 @@ def _neighbours(problem: _Problem, row: IntArray) -> IntArray:
 
 
 def _assignment(problem: _Problem, row: IntArray, how: str) -> Assignment:
-    total = float(problem.totals(row)[0])
-    if total == -math.inf:
+    total = float(problem.values(row).sum())
+    if problem.totals(row)[0] == -math.inf:
         raise BudgetError(
             f"no combination of models fits in {format_bytes(problem.memory or 0)}; the one found needs "
             f"{format_bytes(int(problem.bytes(row)[0]))}; raise the memory or take models off the ladders"
