@@ -6,6 +6,7 @@ One arm after another plays the recordings at their own pace, pinned to one core
 about 1x, 2x and 3x. The ladder is calibrated on the last third of each recording, played are the first seconds
 of PETS, and twice the first two thirds of TUD.
 Ours remembers what was found in the last moments; rivals play as they are, and once more with the same memory.
+All of it three times, one round after another, as single runs differ by some per cent; figures are of all rounds together.
 Then the box's loop runs again on the virtual clock, with the arrivals and the median latencies of that very run's log.
 """
 
@@ -19,9 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,26 +34,24 @@ from competition import Competition  # noqa: E402
 from costs import FilmCosts, Machine  # noqa: E402
 from film import Film, Judged, Piece, judged_boxes, pooled  # noqa: E402
 from harness import row, shared_data  # noqa: E402
+from logged import MEMORY, PHASE, LoggedMachine  # noqa: E402
 from recorded import FUSED, PETS_FPS, TUD_FPS, Recording, configs, measured, recordings  # noqa: E402
 from regimes import NOT_HELD_OUT, REMEMBERING, Fold, periodic, thresholds  # noqa: E402
 from video import CAMERA, RAW, REMEMBERED, play, screened  # noqa: E402
 
-from edgeward.clock import to_seconds  # noqa: E402
-from edgeward.serve.actions import Infer, Load  # noqa: E402
 from edgeward.serve.answering import device_name  # noqa: E402
 from edgeward.serve.config import QueryConfig  # noqa: E402
-from edgeward.serve.events import Event, FrameArrived, Inferred  # noqa: E402
+from edgeward.serve.events import Event, FrameArrived  # noqa: E402
 from edgeward.serve.ladder import save_ladder  # noqa: E402
 from edgeward.serve.log import read_log  # noqa: E402
 from edgeward.serve.modelconfig import members_of  # noqa: E402
 from edgeward.serve.policies import policy_named  # noqa: E402
 from edgeward.serve.rivals import Fixed  # noqa: E402
-from edgeward.serve.simulate import outside, pairs, simulate  # noqa: E402
+from edgeward.serve.simulate import outside, simulate  # noqa: E402
 
 REGIMES: dict[str, tuple[int, ...]] = {"1x": (0,), "2x": (1,), "3x": (2,), "changing": (0, 2, 1)}
-"""How many others compete, from phase to phase."""
-PHASE = 4.0
-"""Seconds."""
+"""How many others compete, from phase to phase of PHASE seconds."""
+ROUNDS = 3
 THIRD = 2
 RIVALS = {
     "TOD-like": "tod", "Chameleon-like": "chameleon", f"TOD-like{REMEMBERING}": "tod_remembering",
@@ -61,7 +59,6 @@ RIVALS = {
 }  # fmt: skip
 CHOOSING = ("ours", *RIVALS)
 QUERY = QueryConfig(camera=CAMERA, model="people", classes=("person",), confidence=0.1)
-MEMORY = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -102,26 +99,32 @@ class Run:
     ratio: float
 
 
+Runs = dict[str, dict[str, list[Run]]]
+"""Of one round: by arm and regime, one for each clip."""
+
+
 def rows(full: bool, shared: Path | None) -> list[dict[str, Any]]:
     """Live figures by load, and how far the virtual clock is from them. Quick: one load, ours and the best model."""
     if shared is None:
         return [row("select.live", "needs the real test data", baseline="", ours=None, unit="", note="no data")]
     films, seconds = recordings(shared), measured(shared, FUSED)
     fold = Fold.of(films, THIRD, seconds)
-    found: dict[str, dict[str, list[Run]]] = {}
+    rounds: list[Runs] = []
     with tempfile.TemporaryDirectory() as folder:
         clips = _clips(shared, fold.judged, Path(folder), 16.0 if full else 6.0)
         arms = _arms(fold, clips, seconds, full)
         ladder = Path(folder) / "people.json"
         save_ladder(replace(fold.ladder, device=device_name("cpu", 1)), ladder)
-        for regime in REGIMES if full else ("2x",):
-            for name, arm in arms.items():
-                box = functools.partial(_box, shared, arm, ladder)
-                query = QUERY.model_copy(update={"remember": arm.remember})
-                runs = [_played(box, clip, REGIMES[regime], seconds, query) for clip in clips]
-                found.setdefault(regime, {})[name] = runs
-    lines = [line for regime, by_arm in found.items() for line in _regime_rows(regime, by_arm)]
-    return lines + (_mixed_rows(found) if full else [])
+        for _ in range(ROUNDS if full else 1):
+            rounds.append({})
+            for regime in REGIMES if full else ("2x",):
+                for name, arm in arms.items():
+                    box = functools.partial(_box, shared, arm, ladder)
+                    query = QUERY.model_copy(update={"remember": arm.remember})
+                    runs = [_played(box, clip, REGIMES[regime], seconds, query) for clip in clips]
+                    rounds[-1].setdefault(name, {})[regime] = runs
+    lines = [line for regime in rounds[0]["ours"] for line in _regime_rows(regime, rounds)]
+    return lines + (_mixed_rows(rounds) if full else [])
 
 
 def _clips(data: Path, films: Mapping[str, Recording], folder: Path, seconds: float) -> list[Clip]:
@@ -221,54 +224,6 @@ def _live(box: Mapping[str, Any], seconds: float, phases: tuple[int, ...], folde
         raise RuntimeError(f"the box ended with {process.returncode}; see above")
 
 
-@dataclass(frozen=True)
-class LoggedMachine(Machine):
-    """Latencies of a run: medians by model and number of competitors; of a model that did not run under so many, its
-    idle latency times what the others took longer."""
-
-    medians: Mapping[tuple[str, int], float] = field(default_factory=dict)
-    slower: Mapping[int, float] = field(default_factory=dict)
-    phases: tuple[int, ...] = (0,)
-    ratio: float = 1.0
-
-    @classmethod
-    def of(cls, events: Sequence[Event], phases: tuple[int, ...], idle: Mapping[str, float]) -> LoggedMachine:
-        samples: dict[tuple[str, int], list[float]] = defaultdict(list)
-        loads: dict[str, list[float]] = defaultdict(list)
-        for decided, outcome in pairs(events):
-            took, others = to_seconds(outcome.time_ns - decided.time_ns), _others(to_seconds(decided.time_ns), phases)
-            if isinstance(decided.action, Load):
-                loads[decided.action.model].append(took)
-            elif isinstance(decided.action, Infer) and isinstance(outcome, Inferred):
-                for second in outcome.also:
-                    samples[second.part or second.model, others].append(to_seconds(second.took_ns))
-                    took -= to_seconds(second.took_ns)
-                samples[outcome.part or outcome.model, others].append(took)
-        ratios = {key: statistics.median(each) / idle[key[0]] for key, each in samples.items()}
-        everywhere = statistics.median(ratios.values())
-        slower = {
-            others: statistics.median([ratio for key, ratio in ratios.items() if key[1] == others] or [everywhere])
-            for others in set(phases)
-        }
-        return cls(
-            idle,
-            load_seconds={name: statistics.median(loads.get(name, [0.0])) for name in idle},
-            memory=MEMORY,
-            medians={key: statistics.median(each) for key, each in samples.items()},
-            slower=slower,
-            phases=phases,
-            ratio=everywhere,
-        )
-
-    def took(self, model: str, now: float, part: str = "") -> float:
-        name, others = part or model, _others(now, self.phases)
-        return self.medians.get((name, others), self.seconds[name] * self.slower[others])
-
-
-def _others(now: float, phases: tuple[int, ...]) -> int:
-    return phases[int(now / PHASE) % len(phases)]
-
-
 def _judged(events: Sequence[Event], clip: Clip) -> list[Judged]:
     """Every frame that arrived, against what was on screen then."""
     arrived = [event.content for event in events if isinstance(event, FrameArrived)]
@@ -278,53 +233,61 @@ def _judged(events: Sequence[Event], clip: Clip) -> list[Judged]:
     return [judged_boxes(boxes, truth.at(frame)) for frame, boxes in zip(arrived, shown, strict=False)]
 
 
-def _figure(runs: Sequence[Run], side: str) -> float:
-    """Both clips together."""
+def _figure(rounds: Sequence[Runs], arm: str, regimes: Sequence[str], side: str = "live") -> float:
+    """Streaming AP of all clips, rounds and regimes together."""
+    runs = [run for each in rounds for regime in regimes for run in each[arm][regime]]
     return pooled([part for run in runs for part in getattr(run, side)])
 
 
-def _regime_rows(regime: str, by_arm: Mapping[str, list[Run]]) -> list[dict[str, Any]]:
-    live = {name: _figure(runs, "live") for name, runs in by_arm.items()}
-    virtual = {name: _figure(runs, "virtual") for name, runs in by_arm.items()}
+def _regime_rows(regime: str, rounds: Sequence[Runs]) -> list[dict[str, Any]]:
+    live = {name: _figure(rounds, name, [regime]) for name in rounds[0]}
     best, remembering = _best_fixed(live)
-    ratio = statistics.median(run.ratio for runs in by_arm.values() for run in runs)
+    ratio = statistics.median(run.ratio for each in rounds for by_regime in each.values() for run in by_regime[regime])
     noted = ", ".join(f"{name} {value:.3f}" for name, value in live.items())
     noted += f"; latencies {ratio:.2f} times the idle ones"
-    rows = [_over(regime, live, best, "best_fixed", ">= 0", noted)]
-    rows += [_over(regime, live, remembering, "best_fixed_remembering", ">= 0")]
-    rows += [_over(regime, live, name, kind, ">= 0") for name, kind in RIVALS.items() if name in live]
+    rows = [_over(rounds, [regime], best, "best_fixed", ">= 0", noted)]
+    rows += [_over(rounds, [regime], remembering, "best_fixed_remembering", ">= 0")]
+    rows += [_over(rounds, [regime], name, kind, ">= 0") for name, kind in RIVALS.items() if name in live]
     for kind, name in (("ours", "ours"), ("best_fixed", best)):
+        virtual = _figure(rounds, name, [regime], "virtual")
         rows.append(
             row(
                 f"select.live.{regime}.virtual_clock.{kind}",
-                f"streaming AP@0.5 of {name} on the virtual clock with the latencies of the live run under load {regime}: how"
+                f"streaming AP@0.5 of {name} on the virtual clock with the latencies of the live runs under load {regime}: how"
                 " far it is from the live one",
-                baseline=f"live, {live[name]:.3f}", ours=round(100 * abs(virtual[name] / live[name] - 1), 2), unit="%",
-                bar="<= 5", note=f"virtual {virtual[name]:.3f}",
+                baseline=f"live, {live[name]:.3f}", ours=round(100 * abs(virtual / live[name] - 1), 2), unit="%",
+                bar="<= 5", note=f"virtual {virtual:.3f}",
             )
         )  # fmt: skip
     return rows
 
 
-def _over(regime: str, live: Mapping[str, float], rival: str, kind: str, bar: str, note: str = "") -> dict[str, Any]:
+def _over(
+    rounds: Sequence[Runs], regimes: Sequence[str], rival: str, kind: str, bar: str, note: str = ""
+) -> dict[str, Any]:
+    def gain(rounds: Sequence[Runs]) -> float:
+        return 100 * (_figure(rounds, "ours", regimes) / _figure(rounds, rival, regimes) - 1)
+
+    load = regimes[0] if len(regimes) == 1 else "mixed"
+    singles = [gain([each]) for each in rounds]
     return row(
-        f"select.live.{regime}.over_{kind}",
-        f"streaming AP@0.5 in the real box, competing processes {regime}: ours, which remembers, over the rival's, less 1; one"
-        f" run each; {NOT_HELD_OUT}",
-        baseline=f"{rival}, {live[rival]:.3f}", ours=round(100 * (live["ours"] / live[rival] - 1), 2), unit="%", bar=bar,
-        note=note,
+        f"select.live.{load}.over_{kind}",
+        f"streaming AP@0.5 in the real box, competing processes {load}: ours, which remembers, over the rival's, less 1;"
+        f" {len(rounds)} rounds together, spread: single rounds; {NOT_HELD_OUT}",
+        baseline=f"{rival}, {_figure(rounds, rival, regimes):.3f}", ours=round(gain(rounds), 2), unit="%", bar=bar,
+        spread=(min(singles), max(singles)), note=note,
     )  # fmt: skip
 
 
-def _mixed_rows(found: Mapping[str, Mapping[str, list[Run]]]) -> list[dict[str, Any]]:
+def _mixed_rows(rounds: Sequence[Runs]) -> list[dict[str, Any]]:
     """All loads together."""
-    arms = next(iter(found.values()))
-    live = {name: _figure([run for by_arm in found.values() for run in by_arm[name]], "live") for name in arms}
+    regimes = tuple(REGIMES)
+    live = {name: _figure(rounds, name, regimes) for name in rounds[0]}
     best, remembering = _best_fixed(live)
     noted = ", ".join(f"{name} {value:.3f}" for name, value in live.items())
-    rows = [_over("mixed", live, name, kind, ">= 0") for name, kind in RIVALS.items()]
-    rows.insert(0, _over("mixed", live, remembering, "best_fixed_remembering", ">= 4"))
-    return [_over("mixed", live, best, "best_fixed", ">= 4", noted), *rows]
+    rows = [_over(rounds, regimes, best, "best_fixed", ">= 4", noted)]
+    rows += [_over(rounds, regimes, remembering, "best_fixed_remembering", ">= 4")]
+    return [*rows, *(_over(rounds, regimes, name, kind, ">= 0") for name, kind in RIVALS.items())]
 
 
 def _best_fixed(figures: Mapping[str, float]) -> tuple[str, str]:
