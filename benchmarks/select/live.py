@@ -6,7 +6,7 @@ One arm after another plays the recordings at their own pace, pinned to one core
 about 1x, 2x and 3x. The ladder is calibrated on the last third of each recording, played are the first seconds
 of PETS, and twice the first two thirds of TUD.
 Ours remembers what was found in the last moments; rivals play as they are, and once more with the same memory.
-All of it three times, one round after another, as single runs differ by some per cent; figures are of all rounds together.
+All of it three times, the second in reverse, as single runs differ by some per cent; figures are of all rounds together.
 Then the box's loop runs again on the virtual clock, with the arrivals and the median latencies of that very run's log.
 """
 
@@ -115,10 +115,10 @@ def rows(full: bool, shared: Path | None) -> list[dict[str, Any]]:
         arms = _arms(fold, clips, seconds, full)
         ladder = Path(folder) / "people.json"
         save_ladder(replace(fold.ladder, device=device_name("cpu", 1)), ladder)
-        for _ in range(ROUNDS if full else 1):
+        for turn in range(ROUNDS if full else 1):
             rounds.append({})
             for regime in REGIMES if full else ("2x",):
-                for name, arm in arms.items():
+                for name, arm in list(arms.items())[:: -1 if turn % 2 else 1]:
                     box = functools.partial(_box, shared, arm, ladder)
                     query = QUERY.model_copy(update={"remember": arm.remember})
                     runs = [_played(box, clip, REGIMES[regime], seconds, query) for clip in clips]

@@ -196,6 +196,54 @@ def test_one_camera_of_many_changes_its_model_when_it_gains_by_it():
     assert before < chosen.total < before * (1 + RULES.margin)
 
 
+def test_latencies_that_vary_by_a_hundredth_change_nothing():
+    """Turns are told in steps; a step that all cameras take must not look like the gain of one of them."""
+    switches = 0
+    for seed in range(6):
+        draw = np.random.default_rng(seed)
+        found = {
+            name: replace(each, since=0.0) for name, each in cameras(seed, 6, [replace(RULES, own_frame=False)]).items()
+        }
+        for time in range(20):
+            seconds = {rung.name: rung.seconds * 0.3 * math.exp(draw.normal(0, 0.01)) for rung in RUNGS}
+            found = {name: replace(each, latency=Latency.nominal(seconds)) for name, each in found.items()}
+            names = assign(found, 10.0 + time).names
+            switches += sum(each.active not in ("", names[name]) for name, each in found.items())
+            found = {name: replace(each, active=names[name]) for name, each in found.items()}
+    assert switches <= 3
+
+
+def alike(margin, *rungs):
+    """A camera in whose ladder all rungs find all sizes alike, the last of them in charge."""
+    ladder = Ladder("box", ("object",), (0.0, 1.0), rungs)
+    rules = replace(RULES, fps=10, margin=margin)
+    answer = Answer(rungs[-1].name, 0.0, Detections.empty())
+    return replace(Selector.start(ladder, rules), active=rungs[-1].name, since=0.0, last=answer)
+
+
+def test_of_equals_the_one_in_charge_stays():
+    one = alike(0.0, Rung("a", (0.8,), 0.010, bytes=9), Rung("b", (0.8,), 0.012, bytes=4))
+    assert one.choice(9.0, ["a", "b"]).name == "b"
+    assert set(assign({"x": one, "y": one}, 9.0).names.values()) == {"b"}
+
+
+def test_margins_hold_for_the_others_when_the_model_of_one_fails():
+    one = alike(0.5, Rung("a", (0.81,), 0.010, bytes=9), Rung("b", (0.8,), 0.009, bytes=4))
+    assert dict(assign({"x": one, "y": one.failed("b", 8.9, "gone")}, 9.0).names) == {"x": "b", "y": "a"}
+
+
+@given(st.integers(0, 200), st.lists(st.sampled_from(RUNGS), min_size=2, max_size=3))
+@settings(max_examples=40, deadline=None)
+def test_what_does_not_fit_in_memory_any_more_has_no_claim_to_stay(seed, held):
+    found = {
+        name: replace(each, active=rung.name, since=0.0)
+        for (name, each), rung in zip(cameras(seed, len(held)).items(), held, strict=True)
+    }
+    memory = sum(rung.bytes for rung in set(held)) - 1
+    if memory >= RUNGS[0].bytes:
+        assert assign(found, 10.0, memory).total == pytest.approx(exact(found, 10.0, memory).total)
+
+
 def test_a_model_that_failed_is_given_to_no_camera():
     found = {name: replace(each, active="large", since=0.0) for name, each in cameras(2, 2).items()}
     failed = {name: each.failed("large", 0.0, "gone") for name, each in found.items()}

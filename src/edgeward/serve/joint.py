@@ -31,7 +31,7 @@ from edgeward.units import format_bytes
 __all__ = ["LIMIT", "Assignment", "assign", "exact", "greedy", "turn"]
 
 LIMIT = 4096
-STEPS = 20.0
+STEPS = 80.0
 """Turns that differ by less than one part in so many are taken for equal."""
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
@@ -81,8 +81,8 @@ class _Worth:
 class _Problem:
     """The cameras in name order, what each may get, and what combinations are worth.
 
-    A combination is a row of numbers: of each camera's options, the one that it gets. held: what they have, None when
-    one of them has none of its options. steady: a change has to gain the margins of the cameras that it changes.
+    A combination is a row of numbers: of each camera's options, the one that it gets. held: what they have, or the
+    quickest where a camera has none of its options. steady: a change has to gain the margins of the cameras it changes.
     """
 
     def __init__(self, cameras: Mapping[str, Selector], now: float, memory: int | None, steady: bool = False) -> None:
@@ -109,9 +109,14 @@ class _Problem:
         self._ranks = [np.searchsorted(waits, each) for each in self._seconds]
         turns = np.exp(self._steps / STEPS)
         self._worths = [_Worth(camera, names, turns, waits) for camera, names in pairs]
-        self.held = self.row(camera.active for camera in self.cameras)
-        margins = np.array([camera.rules.margin if steady else 0.0 for camera in self.cameras])
-        self._prices = margins * self.values(self.held)[0] if self.held is not None else margins
+        self.quickest = [names[int(each.argmin())] for (_, names), each in zip(pairs, self._seconds, strict=True)]
+        having = np.array([camera.active in names for camera, names in pairs])
+        active = [camera.active for camera in self.cameras]
+        self.held = self.row(a if has else quick for a, has, quick in zip(active, having, self.quickest, strict=True))
+        self.prices = np.zeros(len(self.cameras))
+        if steady and self.fits(self.held).all():  # who cannot keep what it has pays nothing for the change
+            margins = np.array([camera.rules.margin for camera in self.cameras])
+            self.prices = np.where(having, margins * self.values(self.held)[0], 0.0)
 
     @property
     def count(self) -> int:
@@ -137,12 +142,12 @@ class _Problem:
     def totals(self, rows: IntArray) -> FloatArray:
         """Sum of average precisions, less what changes have to gain: [n]; minus infinity for models that do not fit in
         memory together."""
-        total = self.values(rows).sum(axis=1)
-        if self.held is not None:
-            total -= (rows != self.held) @ self._prices
-        if self.memory is not None:
-            total[self.bytes(rows) > self.memory] = -math.inf
-        return np.asarray(total)
+        total = self.values(rows).sum(axis=1) - (rows != self.held) @ self.prices
+        return np.where(self.fits(rows), total, -math.inf)
+
+    def fits(self, rows: IntArray) -> npt.NDArray[np.bool_]:
+        """Whether the models fit in memory together: [n]."""
+        return np.asarray(self.bytes(rows) <= (math.inf if self.memory is None else self.memory))
 
     def values(self, rows: IntArray) -> FloatArray:
         """Average precision on the screen of each camera: [n, cameras]."""
@@ -160,12 +165,9 @@ class _Problem:
             values[:, place] = found
         return values
 
-    def row(self, names: Iterable[str]) -> IntArray | None:
-        """The combination of these models as one row, None when one of them may not be had."""
-        pairs = list(zip(names, self.options, strict=True))
-        if any(name not in options for name, options in pairs):
-            return None
-        return np.array([[options.index(name) for name, options in pairs]])
+    def row(self, names: Iterable[str]) -> IntArray:
+        """The combination of these models as one row."""
+        return np.array([[options.index(name) for name, options in zip(names, self.options, strict=True)]])
 
 
 def turn(seconds: Sequence[float], periods: Sequence[float]) -> float:
@@ -211,8 +213,10 @@ def assign(cameras: Mapping[str, Selector], now: float, memory: int | None = Non
     problem = _problem(cameras, now, memory, steady=True)
     best = _exact(problem) if problem.count <= LIMIT else _greedy(problem)
     how = f"the best {'of all' if problem.count <= LIMIT else 'found of'} {problem.count} combinations"
-    if problem.held is not None and np.array_equal(best, problem.held):
-        how = "no change gains its margin"
+    if problem.prices.any():
+        how += ", margins of changes taken off"
+    before, after = problem.totals(np.concatenate([problem.held, best]))
+    best = problem.held if before >= after else best
     return _assignment(problem, best, how)
 
 
@@ -246,17 +250,13 @@ def _exact(problem: _Problem) -> IntArray:
 
 def _greedy(problem: _Problem) -> IntArray:
     """Climbs from what the cameras have, from every model for all of them, and from the fastest of each."""
-    fastest = [
-        min(options, key=lambda name: camera.latency.seconds[name])
-        for camera, options in zip(problem.cameras, problem.options, strict=True)
+    starts = [problem.held, problem.row(problem.quickest)] + [
+        problem.row(
+            name if name in options else quick for options, quick in zip(problem.options, problem.quickest, strict=True)
+        )
+        for name in sorted({name for options in problem.options for name in options})
     ]
-    every = sorted({name for options in problem.options for name in options})
-    starts = [fastest] + [
-        [name if name in options else quick for options, quick in zip(problem.options, fastest, strict=True)]
-        for name in every
-    ]
-    rows = [problem.held, *(problem.row(names) for names in starts)]
-    ends = np.concatenate([_climbed(problem, row) for row in rows if row is not None])
+    ends = np.concatenate([_climbed(problem, row) for row in starts])
     return ends[[problem.totals(ends).argmax()]]
 
 

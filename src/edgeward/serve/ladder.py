@@ -23,7 +23,7 @@ from edgeward.profile.file import replace_text
 from edgeward.serve.certainty import UNCHANGED
 from edgeward.serve.modelconfig import looks_of, members_of
 
-__all__ = ["FORMAT", "Ladder", "Rung", "dominated", "load_ladder", "save_ladder"]
+__all__ = ["FORMAT", "Ladder", "Rung", "beats", "dominated", "load_ladder", "save_ladder"]
 
 FORMAT = 1
 LARGEST_BYTES = 1 << 20
@@ -193,13 +193,21 @@ def dominated(rungs: Iterable[Rung]) -> dict[str, str]:
     rungs = sorted(rungs, key=lambda rung: rung.name)
     found: dict[str, str] = {}
     for rung in rungs:
-        rival = next((other for other in rungs if other.name not in found and _beats(other, rung)), None)
+        rival = next((other for other in rungs if other.name not in found and beats(other, rung)), None)
         if rival is not None:
             found[rung.name] = (
                 f"{rung.name!r} is left out: {rival.name!r} is at least as accurate for every object size, as fast and "
                 f"as small; check its accuracy table"
             )
     return found
+
+
+def beats(other: Rung, rung: Rung) -> bool:
+    """Whether `other` is at least as good in everything, and better in something or first by name."""
+    mine = (*rung.accuracy, -rung.seconds, -rung.bytes)
+    theirs = (*other.accuracy, -other.seconds, -other.bytes)
+    at_least = looks_of(other.name) == 1 and all(a >= b for a, b in zip(theirs, mine, strict=True))
+    return at_least and (theirs != mine or other.name < rung.name)
 
 
 def load_ladder(path: Path) -> Ladder:
@@ -233,14 +241,6 @@ def _record(ladder: Ladder) -> dict[str, Any]:
     return {field.name: getattr(ladder, field.name) for field in fields(ladder)} | {
         "rungs": [vars(rung) for rung in ladder.rungs]
     }
-
-
-def _beats(other: Rung, rung: Rung) -> bool:
-    """Whether `other` is at least as good in everything, and better in something or first by name."""
-    mine = (*rung.accuracy, -rung.seconds, -rung.bytes)
-    theirs = (*other.accuracy, -other.seconds, -other.bytes)
-    at_least = looks_of(other.name) == 1 and all(a >= b for a, b in zip(theirs, mine, strict=True))
-    return at_least and (theirs != mine or other.name < rung.name)
 
 
 def _listed(labels: Collection[str]) -> str:
