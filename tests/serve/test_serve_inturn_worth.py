@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from edgeward.serve.ages import Ages, frames_on_screen
 from edgeward.serve.choice import Answer
+from edgeward.serve.combinations import STEPS
 from edgeward.serve.inturn import LONE, MISLAID, OUTRUN, RECENT_SECONDS, TOO_FAST
-from edgeward.serve.joint import STEPS, exact
+from edgeward.serve.joint import exact
 from edgeward.serve.ladder import Ladder, Rung
 from edgeward.serve.modelconfig import looks_of, members_of
 from edgeward.serve.rules import Rules

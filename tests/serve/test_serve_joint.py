@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from edgeward.errors import BudgetError, ConfigError
 from edgeward.serve.choice import Answer
-from edgeward.serve.joint import LIMIT, STEPS, assign, exact, greedy, turn
+from edgeward.serve.combinations import STEPS, turn
+from edgeward.serve.joint import LIMIT, assign, exact, greedy
 from edgeward.serve.ladder import Ladder, Rung
 from edgeward.serve.latency import Latency
 from edgeward.serve.rules import Rules
@@ -225,6 +226,16 @@ def test_of_equals_the_one_in_charge_stays():
     one = alike(0.0, Rung("a", (0.8,), 0.010, bytes=9), Rung("b", (0.8,), 0.012, bytes=4))
     assert one.choice(9.0, ["a", "b"]).name == "b"
     assert set(assign({"x": one, "y": one}, 9.0).names.values()) == {"b"}
+
+
+def test_what_a_load_takes_is_charged_against_a_change():
+    one = alike(0.03, Rung("a", (0.9,), 0.010, 1.0, 9), Rung("b", (0.8,), 0.009, 1.0, 4))
+    assert one.rules.horizon == 2.0, "a second's load is half of it"
+    for resident, name in ((["b"], "b"), (["a", "b"], "a"), (None, "a")):
+        assert one.choice(9.0, ["a", "b"] if resident is None else resident).name == name
+        assert set(assign({"x": one, "y": one}, 9.0, resident=resident).names.values()) == {name}
+    gone = one.failed("b", 8.9, "gone")
+    assert set(assign({"x": gone, "y": gone}, 9.0, resident=[]).names.values()) == {"a"}
 
 
 def test_margins_hold_for_the_others_when_the_model_of_one_fails():

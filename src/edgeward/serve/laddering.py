@@ -43,7 +43,7 @@ class Laddering(Policy):
         if together and _turn(state) and (action := _together(state, selectors, groups)) is not None:
             return action
         shared = {name for names in groups.values() for name in names} if together else set()
-        resident = [name for name, model in state.models.items() if model.status == "resident"]
+        resident = _resident(state)
         for name, query in state.queries.items():
             chooser = query.chooser
             if chooser is None or not query.jobs or query.after:
@@ -96,10 +96,11 @@ def _turn(state: State) -> bool:
 def _together(state: State, selectors: Mapping[str, Selector], groups: Mapping[str, list[str]]) -> Action | None:
     others = [query for query in state.queries.values() if not isinstance(query.chooser, Selector)]
     fixed = [state.models[query.model].spec for query in others]
+    now = to_seconds(state.now_ns)
     try:
-        found = assign(selectors, to_seconds(state.now_ns), state.budget_bytes - union_bytes(fixed))
+        found = assign(selectors, now, state.budget_bytes - union_bytes(fixed), _resident(state))
     except BudgetError:  # models of different queries may have to take turns in memory
-        found = assign(selectors, to_seconds(state.now_ns))
+        found = assign(selectors, now, resident=_resident(state))
     settled = {name: model for first, model in found.names.items() for name in groups[first]}
     settled = {name: model for name, model in settled.items() if not state.queries[name].after}
     changes = [
@@ -132,6 +133,10 @@ def _towards(state: State, models: Mapping[str, str], choice: Choice) -> Action 
         if (victim := _unused(state, needed)) is not None:
             return Evict(victim)
     return Choose(changed, choice.reason, choice.probe, choice.also)
+
+
+def _resident(state: State) -> list[str]:
+    return [name for name, model in state.models.items() if model.status == "resident"]
 
 
 def _can_load(state: State, name: str) -> bool:

@@ -245,7 +245,7 @@ class Selector(Chooser):
         rungs = {rung.name: rung for rung in self.available(now)}
         values = {name: self.precision(name) for name in sorted(rungs)}
         known = self.active in rungs
-        worth = {name: value * self._kept(rungs[name], resident) for name, value in values.items()}
+        worth = {name: value * self.kept(rungs[name], resident) for name, value in values.items()}
         if not known:
             return self._first(worth, values, resident)
         best = max(worth, key=lambda name: (worth[name], name == self.active))
@@ -286,7 +286,7 @@ class Selector(Chooser):
         """Whether the camera shows another view than that of the newest answer."""
         return self.last is not None and self.last.captured < self.viewed
 
-    def _kept(self, rung: Rung, resident: Collection[str]) -> float:
+    def kept(self, rung: Rung, resident: Collection[str]) -> float:
         """Share of the horizon that is left after a switch to this rung."""
         if rung.name == self.active or rung.name in resident:
             return 1.0
