@@ -21,6 +21,7 @@ from edgeward.serve.simulate import pairs
 PHASE = 4.0
 """Seconds."""
 MEMORY = 1 << 30
+"""Bytes that the box may take: room for all models."""
 
 
 @dataclass(frozen=True)

@@ -57,10 +57,9 @@ def _drawn(figures: FloatArray, seconds: FloatArray, alone: BoolArray) -> FloatA
     ruling = finds & alone if (finds & alone).sum() > 1 else finds
     logs = np.log(np.maximum(figures, LEAST))
     rule = _rule(logs[ruling], seconds[ruling], seconds)
-    drawn = figures.copy()
+    away, drawn = logs - rule, figures.copy()
     for kind, doubt in ((finds & alone, ALONE), (finds & ~alone, FUSED)):
         if kind.any():
-            away = logs - rule
             spread = float(np.mean(away[kind] ** 2))
             kept = spread / (spread + doubt**2)
             drawn[kind] = np.minimum(figures * np.exp((kept - 1) * away), 1.0)[kind]

@@ -18,7 +18,7 @@ from edgeward.errors import BudgetError
 from edgeward.serve.actions import Action, Choose, Evict, Load
 from edgeward.serve.choice import Choice
 from edgeward.serve.joint import assign
-from edgeward.serve.policy import Policy, fits
+from edgeward.serve.policy import Policy, fits, in_memory
 from edgeward.serve.residency import idle
 from edgeward.serve.selection import Selector
 from edgeward.serve.state import QueryState, State, union_bytes
@@ -43,7 +43,7 @@ class Laddering(Policy):
         if together and _turn(state) and (action := _together(state, selectors, groups)) is not None:
             return action
         shared = {name for names in groups.values() for name in names} if together else set()
-        resident = _resident(state)
+        resident = in_memory(state)
         for name, query in state.queries.items():
             chooser = query.chooser
             if chooser is None or not query.jobs or query.after:
@@ -98,9 +98,9 @@ def _together(state: State, selectors: Mapping[str, Selector], groups: Mapping[s
     fixed = [state.models[query.model].spec for query in others]
     now = to_seconds(state.now_ns)
     try:
-        found = assign(selectors, now, state.budget_bytes - union_bytes(fixed), _resident(state))
+        found = assign(selectors, now, state.budget_bytes - union_bytes(fixed), in_memory(state))
     except BudgetError:  # models of different queries may have to take turns in memory
-        found = assign(selectors, now, resident=_resident(state))
+        found = assign(selectors, now, resident=in_memory(state))
     settled = {name: model for first, model in found.names.items() for name in groups[first]}
     settled = {name: model for name, model in settled.items() if not state.queries[name].after}
     changes = [
@@ -133,10 +133,6 @@ def _towards(state: State, models: Mapping[str, str], choice: Choice) -> Action 
         if (victim := _unused(state, needed)) is not None:
             return Evict(victim)
     return Choose(changed, choice.reason, choice.probe, choice.also)
-
-
-def _resident(state: State) -> list[str]:
-    return [name for name, model in state.models.items() if model.status == "resident"]
 
 
 def _can_load(state: State, name: str) -> bool:

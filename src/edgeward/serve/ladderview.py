@@ -9,6 +9,7 @@ import math
 
 from edgeward.clock import to_seconds
 from edgeward.serve.guard import Guard
+from edgeward.serve.policy import in_memory
 from edgeward.serve.report import LadderReport, RungReport
 from edgeward.serve.selection import Selector
 from edgeward.serve.state import QueryState, State
@@ -21,8 +22,7 @@ def ladder_report(query: QueryState, state: State, now_ns: int) -> LadderReport 
     chooser, now = query.chooser, to_seconds(now_ns)
     if chooser is None:
         return None
-    resident = [name for name, model in state.models.items() if model.status == "resident"]
-    choice = chooser.choice(now, resident)
+    choice = chooser.choice(now, in_memory(state))
     return LadderReport(
         name=query.spec.model,
         rule=chooser.kind,

@@ -19,6 +19,7 @@ __all__ = [
     "Policy",
     "deadlines_by_model",
     "fits",
+    "in_memory",
     "loadable",
     "model_of",
     "room",
@@ -63,6 +64,11 @@ def model_of(state: State, job: Job) -> str:
 def usable(model: ModelState, state: State) -> bool:
     """Whether a model can answer now."""
     return model.status == "resident" and model.retry_ns <= state.now_ns
+
+
+def in_memory(state: State) -> dict[str, ModelState]:
+    """The models that are loaded, by name."""
+    return {name: model for name, model in state.models.items() if model.status == "resident"}
 
 
 def loadable(model: ModelState, state: State) -> bool:

@@ -17,6 +17,7 @@ from edgeward.serve.policy import (
     Policy,
     deadlines_by_model,
     fits,
+    in_memory,
     loadable,
     model_of,
     room,
@@ -156,7 +157,7 @@ def idle(state: State) -> dict[str, ModelState]:
     compared = {name for query in state.queries.values() for name in query.also}
     action = state.processor.action if state.processor else None
     compared |= {action.model, *action.also} if isinstance(action, Infer) else set()
-    return {name: model for name, model in state.models.items() if model.status == "resident" and name not in compared}
+    return {name: model for name, model in in_memory(state).items() if name not in compared}
 
 
 def _worth(state: State, name: str) -> float:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Literal
 
 from edgeward.serve.actions import Action, Evict, Infer, Job, Load
-from edgeward.serve.policy import Policy, fits, loadable, model_of, usable, waiting_jobs
+from edgeward.serve.policy import Policy, fits, in_memory, loadable, model_of, usable, waiting_jobs
 from edgeward.serve.state import State
 
 __all__ = ["TimeSharing"]
@@ -37,9 +37,10 @@ class TimeSharing(Policy):
             return None
         if fits(state, turns[0]):
             return Load(turns[0], model.variant)
-        resident = sorted(name for name, other in state.models.items() if other.status == "resident")
         pick = min if self.evict == "least recent" else max
-        victim = pick(resident, key=lambda name: (state.models[name].used_ns, name == state.ran), default=None)
+        victim = pick(
+            sorted(in_memory(state)), key=lambda name: (state.models[name].used_ns, name == state.ran), default=None
+        )
         # While the most recent one runs, the load waits: to send away another one would be another order.
         running = state.processor.action.model if state.processor else None
         return Evict(victim) if victim not in (None, running) else None
