@@ -111,7 +111,7 @@ def rows(full: bool, shared: Path | None) -> list[dict[str, Any]]:
     if shared is None:
         return [row("select.live", "needs the real test data", baseline="", ours=None, unit="", note="no data")]
     turns = range(ROUNDS if full else 1)
-    cores = sorted(os.sched_getaffinity(0))[: len(turns)]
+    cores = sorted(os.sched_getaffinity(0), reverse=True)[: len(turns)]
     kind = multiprocessing.get_context("spawn")
     free = kind.Queue()
     for core in cores:
