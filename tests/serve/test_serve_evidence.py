@@ -37,7 +37,7 @@ def test_the_expected_area_is_the_average_precision_of_boxes_as_right_as_they_sa
 
 
 def test_models_are_told_apart_only_by_looks_at_the_same_scene():
-    evidence = Evidence.none(("small", "large"))
+    evidence = Evidence.none(("small", "large"), Drift(holds=1.0))
     for _ in range(50):
         evidence = evidence.seen("small", 5.0, expected=0.5, elapsed=0.1)
     assert evidence.factor("small") == pytest.approx(1, abs=0.2)  # how much is there is not known either
@@ -48,6 +48,17 @@ def test_models_are_told_apart_only_by_looks_at_the_same_scene():
     assert variance(evidence, "small", "large") < before
     later = evidence.seen("small", 5.0, 0.5, elapsed=1000.0)
     assert later.factor("large") == pytest.approx(1, abs=0.05)
+
+
+@given(st.floats(0, 1), st.lists(st.floats(0, 50), max_size=9))
+def test_of_what_scores_tell_a_share_holds(share, areas):
+    whole, part = (Evidence.none(("small", "large"), Drift(holds=holds)) for holds in (1.0, share))
+    for area in areas:
+        whole, part = (each.seen("small", 5.0, 0.5, 0.1).seen("large", area, 0.8, 0.1) for each in (whole, part))
+    for name in whole.names:
+        assert part.factor(name) == pytest.approx(whole.factor(name) ** share)
+    learned = [each.learned("small", "large", 0.5, 1.0) for each in (whole, part)]
+    assert learned[1] == pytest.approx(share * learned[0])
 
 
 def variance(evidence: Evidence, name: str, other: str) -> float:
@@ -62,9 +73,10 @@ def variance(evidence: Evidence, name: str, other: str) -> float:
     st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 50), st.floats(0.1, 1), st.floats(0, 9)), max_size=20),
     st.floats(0.1, 1),
     st.floats(0, 9),
+    st.floats(0.1, 1),
 )
-def test_what_a_look_would_teach_is_by_how_much_it_lessens_the_doubt(looks, expected, elapsed):
-    evidence = Evidence.none(("a", "b", "c"), Drift(own_seconds=1e9))
+def test_what_a_look_would_teach_is_by_how_much_it_lessens_the_doubt(looks, expected, elapsed, holds):
+    evidence = Evidence.none(("a", "b", "c"), Drift(own_seconds=1e9, holds=holds))
     for name, area, promised, since in looks:
         evidence = evidence.seen(name, area, promised, since)
     learned = evidence.learned("a", "b", expected, elapsed)
@@ -72,7 +84,8 @@ def test_what_a_look_would_teach_is_by_how_much_it_lessens_the_doubt(looks, expe
     if area > 0:
         later = evidence.seen("a", area, expected, elapsed)
         assert later.mean[1:] == pytest.approx(evidence.mean[1:], abs=1e-6)
-        assert learned**2 == pytest.approx(variance(evidence, "a", "b") - variance(later, "a", "b"), abs=1e-6)
+        lessened = variance(evidence, "a", "b") - variance(later, "a", "b")
+        assert learned**2 == pytest.approx(holds**2 * lessened, abs=1e-6)
 
 
 @settings(max_examples=30)

@@ -16,10 +16,12 @@ from edgeward.serve.combinations import STEPS
 from edgeward.serve.inturn import LONE, MISLAID, OUTRUN, RECENT_SECONDS, TOO_FAST
 from edgeward.serve.joint import exact
 from edgeward.serve.ladder import Ladder, Rung
+from edgeward.serve.latency import SLICE
 from edgeward.serve.modelconfig import looks_of, members_of
 from edgeward.serve.rules import Rules
 from edgeward.serve.selection import Selector
 from edgeward.serve.sizes import SizeHistogram
+from edgeward.serve.staleness import REACH, SPREAD
 from edgeward.vision.results import Detections
 
 SETTINGS = settings(max_examples=100, deadline=None, derandomize=True)
@@ -47,10 +49,10 @@ def selector(*rungs, speed=0.02, rules=None, shares=(1.0, 2.0, 3.0)):
 def by_hand(each, name, ages):
     """Average precision of boxes of these ages: of objects of constant speed, so many at each age are still right."""
     [made] = [rung for rung in each.ladder.rungs if rung.name == name]
-    reach = (made.fit - 0.5) / (made.fit + 0.5)
+    reach = REACH * (made.fit - 0.5) / (made.fit + 0.5)
     kept = 0.0
     for rate, share, accuracy in zip(each.retention.rates, each.histogram.shares, made.accuracy, strict=True):
-        kept = kept + share * accuracy / (1 + (math.sqrt(rate) * ages / reach) ** 2.5)
+        kept = kept + share * accuracy / (1 + (math.sqrt(rate) * ages / reach) ** SPREAD)
     return kept
 
 
@@ -132,13 +134,18 @@ PARTS = (0.02, 0.06, 0.01)
 NOMINAL = {"a": 0.02, "b": 0.06, "a~b": 0.04, "a~b~c": 0.03}
 
 
+def under(slow, seconds):
+    """What a model takes on a device so many times as slow as the idle one."""
+    return slow * (seconds + SLICE) - SLICE
+
+
 def slowed(told, rounds, slow, rung_name, paced):
     """After so many turns of each model, each slowed alike; `told`: whether it is said which one looked."""
     ladder = [rung("a", 0.02), rung("b", 0.06), rung("a~b", 0.04, parts=PARTS[:2]), rung("a~b~c", 0.03, parts=PARTS)]
     camera, seen = selector(*ladder), []
     for step in range(rounds * looks_of(rung_name)):
         part = members_of(rung_name)[step % looks_of(rung_name)]
-        took, now, said = slow * PARTS["abc".index(part)], 0.1 * (step + 1), part if told else ""
+        took, now, said = under(slow, PARTS["abc".index(part)]), 0.1 * (step + 1), part if told else ""
         if paced:
             camera = camera.paced(rung_name, took, now, said)
         else:
@@ -149,10 +156,12 @@ def slowed(told, rounds, slow, rung_name, paced):
 
 @pytest.mark.parametrize("name", ["a~b", "a~b~c"])
 @SETTINGS
-@given(st.floats(0.2, 5), st.integers(1, 6), st.booleans())
+@given(st.floats(0.5, 5), st.integers(1, 6), st.booleans())
 def test_load_is_told_from_whoever_looked_without_ripple(name, slow, rounds, paced):
     for camera in slowed(True, rounds, slow, name, paced):
-        assert camera.latency.seconds == pytest.approx({each: slow * seconds for each, seconds in NOMINAL.items()})
+        assert camera.latency.seconds == pytest.approx(
+            {each: under(slow, seconds) for each, seconds in NOMINAL.items()}
+        )
     assert camera.latency.varies <= selector(rung("a")).latency.varies + 1e-9, "as steady as each of them is"
     assert (
         np.ptp([each.latency.seconds[name] for each in slowed(False, 3, slow, name, paced)])

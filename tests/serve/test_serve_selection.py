@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from edgeward.errors import BudgetError, ConfigError
 from edgeward.serve.ages import frames_on_screen
 from edgeward.serve.choice import Answer, Choice
+from edgeward.serve.evidence import Drift
 from edgeward.serve.ladder import Ladder, Rung
-from edgeward.serve.latency import Latency
+from edgeward.serve.latency import SLICE, Latency, under_load
 from edgeward.serve.looks import left_after, price
 from edgeward.serve.rivals import Fixed, Oracle, Periodic, Random, RoundRobin, Thresholds, agreement
 from edgeward.serve.rules import Rules
@@ -99,12 +100,13 @@ def test_slower_and_less_accurate_rungs_are_worth_less(factor):
     selector = Selector.start(LADDER, RULES)
     for rung in LADDER.rungs:
         slow = replace(selector, latency=Latency.nominal({rung.name: rung.seconds * factor}))
-        assert slow.precision(rung.name) <= selector.precision(rung.name)
+        assert slow.precision(rung.name) <= selector.precision(rung.name) * (1 + 1e-12)
         weak = replace(rung, accuracy=tuple(each / factor for each in rung.accuracy))
         assert Selector.start(replace(LADDER, rungs=(weak,)), RULES).precision(rung.name) < selector.precision(
             rung.name
         )
-        assert selector.precision(rung.name, cycle=rung.seconds * factor) <= selector.precision(rung.name)
+        paced = selector.precision(rung.name, cycle=rung.seconds * factor)
+        assert paced <= selector.precision(rung.name) * (1 + 1e-12)
 
 
 @given(st.lists(st.floats(0.001, 0.5), min_size=3, max_size=3), st.lists(st.floats(0, 2), min_size=3, max_size=3))
@@ -169,12 +171,17 @@ def hoped_for(selector, rival):
     return selector.evidence.drift.own_seconds * (then - max(ahead, 0))
 
 
-@pytest.mark.parametrize(("worse", "looks"), [(0.99, True), (0.97, True), (0.9, False), (0.7, False)])
-def test_looks_are_taken_just_where_what_they_may_teach_is_worth_their_price(worse, looks):
+@pytest.mark.parametrize(
+    ("worse", "holds", "looks"),
+    [(0.97, 1.0, True), (0.99, 1.0, True), (0.97, 0.25, True), (0.99, 0.25, False), (0.9, 1.0, False), (0.7, 1, False)],
+)
+def test_looks_are_taken_just_where_what_they_may_teach_is_worth_their_price(worse, holds, looks):
+    """The more of what scores tell is held true, the more a look may change."""
     swift = replace(MIDDLE, seconds=0.03)
     accuracy = (0.3, *(worse * each for each in swift.accuracy[1:]))
     rungs = (swift, replace(swift, name="rival", accuracy=accuracy))
-    selector, resident = Selector.start(replace(LADDER, rungs=rungs), RULES), ("middle", "rival")
+    rules = replace(RULES, drift=Drift(holds=holds))
+    selector, resident = Selector.start(replace(LADDER, rungs=rungs), rules), ("middle", "rival")
     taken, now = 0, 0.0
     while now < 20:
         choice = selector.choice(now, resident)
@@ -301,12 +308,29 @@ def test_a_dominated_rung_steps_in_when_the_better_one_fails():
 def test_the_load_slows_models_that_did_not_run_and_own_pace_is_their_own():
     latency = Latency.nominal({"small": 0.02, "large": 0.2})
     for step in range(20):
-        latency = latency.observed("small", 0.06, 0.1 * step)
-    assert latency.seconds["large"] == pytest.approx(0.6, rel=0.01)
+        latency = latency.observed("small", 3 * 0.02 + 2 * SLICE, 0.1 * step)  # two others run
+    assert latency.seconds["large"] == pytest.approx(3 * 0.2 + 2 * SLICE, rel=0.01)
     own = latency.observed("large", 0.9, 2.9)
-    assert own.seconds == pytest.approx({"small": 0.06, "large": 0.9}, rel=0.01)
-    later = own.observed("large", 0.3, 60.0)  # nothing ran lately: what it takes now is the load's, for all
-    assert later.seconds == pytest.approx({"small": 0.02, "large": 0.3}, rel=0.01)
+    assert own.seconds == pytest.approx({"small": 0.066, "large": 0.9}, rel=0.01)
+    later = own.observed("large", (0.9 - 2 * SLICE) / 3, 60.0)  # nothing ran lately: what it takes now is the load's
+    assert later.seconds == pytest.approx({"small": 0.02, "large": 0.298}, rel=0.01)
+
+
+@given(st.floats(0.0004, 2), st.floats(0.0004, 2), st.lists(st.floats(1, 8), min_size=1, max_size=9))
+def test_after_all_loads_are_gone_every_model_takes_what_it_took(one, other, loads):
+    latency = Latency.nominal({"one": one, "other": other})
+    for step, load in enumerate([*loads, 1.0], start=1):
+        now = 100.0 * step  # nothing ran lately: what is measured is not averaged
+        latency = latency.observed("one", load * (one + SLICE) - SLICE, now)
+        assert latency.seconds["other"] == pytest.approx(load * (other + SLICE) - SLICE)
+
+
+@given(st.floats(0.0001, 2), st.floats(0.0001, 2), st.floats(0.0001, 2), st.floats(0.0001, 2))
+def test_under_load_all_take_longer_and_always_some_time(seconds, more, now, before):
+    assert under_load(seconds, now, before) > 0
+    assert under_load(seconds + more, now, before) > under_load(seconds, now, before)
+    assert under_load(seconds, now + more, before) > under_load(seconds, now, before)
+    assert under_load(before, now, before) == pytest.approx(now)
 
 
 def test_wrong_figures_are_refused():

@@ -78,7 +78,7 @@ def _taught(selector: Selector, rung: Rung, ratio: float) -> float:
     """
     drift, seconds = selector.evidence.drift, max(selector.turn, 1 / selector.rules.fps)
     away = abs(math.log(ratio) - math.log1p(selector.rules.margin))
-    if away > FAR * math.sqrt(2) * drift.own:
+    if away > FAR * math.sqrt(2) * drift.own * drift.holds:
         return 0.0
     expected = float(np.dot(selector.histogram.shares, rung.accuracy))
     learned = selector.evidence.learned(rung.name, selector.active, expected, seconds)
