@@ -16,7 +16,7 @@ from edgeward.serve.combinations import STEPS
 from edgeward.serve.inturn import LONE, MISLAID, OUTRUN, RECENT_SECONDS, TOO_FAST
 from edgeward.serve.joint import exact
 from edgeward.serve.ladder import Ladder, Rung
-from edgeward.serve.latency import SLICE
+from edgeward.serve.latency import under_load
 from edgeward.serve.modelconfig import looks_of, members_of
 from edgeward.serve.rules import Rules
 from edgeward.serve.selection import Selector
@@ -134,18 +134,13 @@ PARTS = (0.02, 0.06, 0.01)
 NOMINAL = {"a": 0.02, "b": 0.06, "a~b": 0.04, "a~b~c": 0.03}
 
 
-def under(slow, seconds):
-    """What a model takes on a device so many times as slow as the idle one."""
-    return slow * (seconds + SLICE) - SLICE
-
-
 def slowed(told, rounds, slow, rung_name, paced):
     """After so many turns of each model, each slowed alike; `told`: whether it is said which one looked."""
     ladder = [rung("a", 0.02), rung("b", 0.06), rung("a~b", 0.04, parts=PARTS[:2]), rung("a~b~c", 0.03, parts=PARTS)]
     camera, seen = selector(*ladder), []
     for step in range(rounds * looks_of(rung_name)):
         part = members_of(rung_name)[step % looks_of(rung_name)]
-        took, now, said = under(slow, PARTS["abc".index(part)]), 0.1 * (step + 1), part if told else ""
+        took, now, said = slow * PARTS["abc".index(part)], 0.1 * (step + 1), part if told else ""
         if paced:
             camera = camera.paced(rung_name, took, now, said)
         else:
@@ -158,10 +153,10 @@ def slowed(told, rounds, slow, rung_name, paced):
 @SETTINGS
 @given(st.floats(0.5, 5), st.integers(1, 6), st.booleans())
 def test_load_is_told_from_whoever_looked_without_ripple(name, slow, rounds, paced):
+    mean = NOMINAL[name]
+    under = {each: under_load(seconds, slow * mean, mean) for each, seconds in NOMINAL.items()}
     for camera in slowed(True, rounds, slow, name, paced):
-        assert camera.latency.seconds == pytest.approx(
-            {each: under(slow, seconds) for each, seconds in NOMINAL.items()}
-        )
+        assert camera.latency.seconds == pytest.approx(under)
     assert camera.latency.varies <= selector(rung("a")).latency.varies + 1e-9, "as steady as each of them is"
     assert (
         np.ptp([each.latency.seconds[name] for each in slowed(False, 3, slow, name, paced)])

@@ -21,7 +21,6 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from edgeward.errors import ConfigError, nearest
 from edgeward.profile.file import replace_text
 from edgeward.serve.certainty import UNCHANGED
-from edgeward.serve.latency import under_load
 from edgeward.serve.modelconfig import looks_of, members_of
 
 __all__ = ["FORMAT", "Ladder", "Rung", "beats", "dominated", "load_ladder", "save_ladder"]
@@ -99,13 +98,13 @@ class Rung:
 
     def turns(self, seconds: float) -> tuple[float, ...]:
         """Seconds of the answer of each model in turn when they are so many on average; of others just these."""
-        return tuple(under_load(each, seconds, self.seconds) for each in self.parts) or (seconds,)
+        return tuple(seconds * each / self.seconds for each in self.parts) or (seconds,)
 
     def on_average(self, part: str, seconds: float) -> float:
         """Seconds of an answer on average when that of the model `part`, whose turn it was, took so many."""
         if not part or not self.parts:
             return seconds
-        return under_load(self.seconds, seconds, self.parts[members_of(self.name).index(part)])
+        return seconds * self.seconds / self.parts[members_of(self.name).index(part)]
 
 
 @dataclass(frozen=True)
