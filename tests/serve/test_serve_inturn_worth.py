@@ -151,7 +151,7 @@ def slowed(told, rounds, slow, rung_name, paced):
 
 @pytest.mark.parametrize("name", ["a~b", "a~b~c"])
 @SETTINGS
-@given(st.floats(0.5, 5), st.integers(1, 6), st.booleans())
+@given(st.floats(0.2, 5), st.integers(1, 6), st.booleans())
 def test_load_is_told_from_whoever_looked_without_ripple(name, slow, rounds, paced):
     mean = NOMINAL[name]
     under = {each: under_load(seconds, slow * mean, mean) for each, seconds in NOMINAL.items()}

@@ -49,11 +49,12 @@ FPS = 30.0
 """Frames a second that the assumed motion is for."""
 SPREAD = 3.0
 """Objects of one size differ in speed and direction, so that they get too far one after another: log-logistic with this
-exponent. Boxes of five rungs, aged by 1 to 8 frames, fit 2.3 on PETS, where people walk to and fro, and 3.7 on TUD."""
+exponent. Chosen between two videos: boxes of five rungs, aged by 1 to 8 frames, fit 2.3 on PETS, where people walk to
+and fro, and 3.7 on TUD."""
 REACH = 1.1
 """How much farther than their mean overlap allows boxes may be off before half of them are wrong: those that fit better
-last longer. By the true motion 1.24 to 1.29; what is told of it between two answers is rather less than the true
-one."""
+last longer. By the true motion 1.24 to 1.29; chosen below that, as what is told of motion between two answers is rather
+less than the true one."""
 SPAN = 0.15
 """Sizes moved between two answers at which motion is told best: enough to stand out from jitter, few objects lost or
 turned back."""
