@@ -22,6 +22,7 @@ from edgeward.serve.buffer import FrameBuffer
 from edgeward.serve.choice import Chooser
 from edgeward.serve.config import QueryConfig
 from edgeward.serve.events import EVENT, Decided, FrameArrived, Inferred, Second
+from edgeward.serve.latency import among
 from edgeward.serve.modelconfig import ModelConfig
 from edgeward.serve.models import resolve_model
 from edgeward.serve.state import ModelSpec, ModelState, QuerySpec, State
@@ -171,17 +172,17 @@ def test_who_began_a_picture_is_told_from_who_found_it_begun(tmp_path, store, mo
 class Paced(Chooser):
     """Remembers what it is told of times."""
 
-    def __init__(self, told=()):
-        self.told = told
+    def __init__(self, told=(), besides=()):
+        self.told, self.besides = told, besides
 
     def choice(self, now, resident=()):
         raise AssertionError("nothing is to be chosen")
 
     def observe(self, result, now, seconds):
-        return Paced((*self.told, (result.rung, seconds, result.part)))
+        return self.paced(result.rung, seconds, now, result.part, result.beside)
 
-    def paced(self, name, seconds, now, part=""):
-        return Paced((*self.told, (name, seconds, part)))
+    def paced(self, name, seconds, now, part="", beside=0.0):
+        return Paced((*self.told, (name, seconds, part)), (*self.besides, beside))
 
 
 def ran(state, now, took, **changes):
@@ -207,6 +208,48 @@ def test_estimates_are_of_a_model_alone():
     state = ran(state, 4 * NS, 2 * MS, whole=False, also=also)
     told = [seconds for name, seconds, _ in state.queries["q"].chooser.told if name == "m0"]
     assert told[-2:] == [to_seconds(known)] * 2
+
+
+def test_what_a_model_is_known_to_take_is_told_beside_the_programs_of_now():
+    """It is remembered without waiting: what it took beside others then says nothing of how many there are now."""
+    models = [ModelSpec("m0", {"m0": 1}, max_batch=4)]
+    query = QuerySpec("q", "a", "m0", period_ns=0, deadline_ns=NS, max_staleness_ns=NS, every_frame=False)
+    state = apply(State.start([query], models, 10), FrameArrived(1, "a", 0, 0))
+    state = replace(state, queries={"q": replace(state.queries["q"], chooser=Paced())})
+    alone_ns = 20 * MS
+
+    def under(beside, worked_ns):
+        return round(NS * among(worked_ns / NS, beside))
+
+    for step in range(1, 30):
+        state = ran(state, step * NS, under(3.0, alone_ns), worked_ns=alone_ns)
+    state = ran(state, 30 * NS, under(1.0, MS), worked_ns=MS, whole=False)
+    chooser = state.queries["q"].chooser
+    assert chooser.told[-2][1] == pytest.approx(under(3.0, alone_ns) / NS)
+    assert chooser.told[-1][1] == pytest.approx(under(1.0, alone_ns) / NS)
+    assert chooser.besides[-2:] == pytest.approx([3.0, 1.0], rel=1e-4)
+
+
+@pytest.mark.parametrize("pictures", [1, 3])
+@pytest.mark.parametrize("beside", [0.0, 2.0])
+def test_a_batch_waits_once_and_tells_of_one_picture(pictures, beside):
+    models = [ModelSpec("m0", {"m0": 1}, max_batch=4)]
+    cameras = [f"c{place}" for place in range(pictures)]
+    queries = [
+        QuerySpec(name, name, "m0", period_ns=0, deadline_ns=NS, max_staleness_ns=NS, every_frame=False)
+        for name in cameras
+    ]
+    state = State.start(queries, models, 10)
+    for place, name in enumerate(cameras):
+        state = apply(state, FrameArrived(1 + place, name, 0, 0))
+    state = replace(state, queries={name: replace(each, chooser=Paced()) for name, each in state.queries.items()})
+    jobs, worked_ns = tuple(Job(name, name, 0, 0, NS) for name in cameras), pictures * 20 * MS
+    state = apply(state, Decided(10, 0, Infer("m0", jobs)))
+    took_ns = round(NS * among(worked_ns / NS, beside))
+    state = apply(state, Inferred(10 + took_ns, 0, "m0", jobs, worked_ns=worked_ns))
+    for each in state.queries.values():
+        assert each.chooser.told[-1][1] == pytest.approx(among(0.02, beside))
+        assert each.chooser.besides[-1] == pytest.approx(beside, abs=1e-6)
 
 
 def test_what_a_rung_is_known_to_take_is_nobodys_turn():

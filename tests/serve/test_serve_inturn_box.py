@@ -9,6 +9,7 @@ from onnx import numpy_helper
 from test_serve_fused import DEVICE, assert_blamed, box_text, ran_without_m1, started
 from test_serve_inturn_worth import rung
 
+from edgeward.clock import SCHEDSTAT
 from edgeward.errors import BudgetError, ConfigError
 from edgeward.serve.box import Box
 from edgeward.serve.configfile import parse_config
@@ -18,6 +19,7 @@ from edgeward.serve.log import read_log
 from edgeward.serve.modelconfig import members_of
 from edgeward.serve.replay import replay
 from edgeward.serve.runner import Runner
+from edgeward.serve.simulate import pairs
 
 SETTINGS = settings(max_examples=100, deadline=None, derandomize=True)
 
@@ -50,6 +52,9 @@ def ran(folder, text, overrides=()):
         report = box.report()
     (recording,) = read_log(folder / "data" / "log")
     assert replay(recording, "edf").identical
+    for decided, outcome in pairs(recording.events):
+        if isinstance(outcome, Inferred) and SCHEDSTAT.exists():
+            assert 0 < outcome.worked_ns <= outcome.time_ns - decided.time_ns
     return report, recording
 
 

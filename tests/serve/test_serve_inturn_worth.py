@@ -16,7 +16,7 @@ from edgeward.serve.combinations import STEPS
 from edgeward.serve.inturn import LONE, MISLAID, OUTRUN, RECENT_SECONDS, TOO_FAST
 from edgeward.serve.joint import exact
 from edgeward.serve.ladder import Ladder, Rung
-from edgeward.serve.latency import under_load
+from edgeward.serve.latency import among
 from edgeward.serve.modelconfig import looks_of, members_of
 from edgeward.serve.rules import Rules
 from edgeward.serve.selection import Selector
@@ -134,32 +134,36 @@ PARTS = (0.02, 0.06, 0.01)
 NOMINAL = {"a": 0.02, "b": 0.06, "a~b": 0.04, "a~b~c": 0.03}
 
 
-def slowed(told, rounds, slow, rung_name, paced):
-    """After so many turns of each model, each slowed alike; `told`: whether it is said which one looked."""
+def slowed(told, rounds, under, rung_name, paced):
+    """After so many turns of each model, each slowed by the same load; `told`: whether it is said which one looked."""
     ladder = [rung("a", 0.02), rung("b", 0.06), rung("a~b", 0.04, parts=PARTS[:2]), rung("a~b~c", 0.03, parts=PARTS)]
     camera, seen = selector(*ladder), []
+    slow, beside = under
     for step in range(rounds * looks_of(rung_name)):
         part = members_of(rung_name)[step % looks_of(rung_name)]
-        took, now, said = slow * PARTS["abc".index(part)], 0.1 * (step + 1), part if told else ""
+        took, now = among(slow * PARTS["abc".index(part)], beside), 0.1 * (step + 1)
+        said = part if told else ""
         if paced:
-            camera = camera.paced(rung_name, took, now, said)
+            camera = camera.paced(rung_name, took, now, said, beside)
         else:
-            camera = camera.observe(Answer(rung_name, now - took, Detections.empty(), part=said), now, took)
+            answer = Answer(rung_name, now - took, Detections.empty(), part=said, beside=beside)
+            camera = camera.observe(answer, now, took)
         seen.append(camera)
     return seen
 
 
 @pytest.mark.parametrize("name", ["a~b", "a~b~c"])
 @SETTINGS
-@given(st.floats(0.2, 5), st.integers(1, 6), st.booleans())
-def test_load_is_told_from_whoever_looked_without_ripple(name, slow, rounds, paced):
-    mean = NOMINAL[name]
-    under = {each: under_load(seconds, slow * mean, mean) for each, seconds in NOMINAL.items()}
-    for camera in slowed(True, rounds, slow, name, paced):
+@given(st.floats(0.2, 5), st.floats(0, 4), st.integers(1, 6), st.booleans())
+def test_load_is_told_from_whoever_looked_without_ripple(name, slow, beside, rounds, paced):
+    under = {each: among(slow * seconds, beside) for each, seconds in NOMINAL.items()}
+    for camera in slowed(True, rounds, (slow, beside), name, paced):
         assert camera.latency.seconds == pytest.approx(under)
+        parts = camera.latency.turns(camera.ladder.rung(name))
+        assert parts == pytest.approx([among(slow * each, beside) for each in PARTS[: looks_of(name)]])
     assert camera.latency.varies <= selector(rung("a")).latency.varies + 1e-9, "as steady as each of them is"
     assert (
-        np.ptp([each.latency.seconds[name] for each in slowed(False, 3, slow, name, paced)])
+        np.ptp([each.latency.seconds[name] for each in slowed(False, 3, (slow, beside), name, paced)])
         > 0.1 * slow * NOMINAL[name]
     )
 

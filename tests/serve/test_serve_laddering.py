@@ -23,6 +23,7 @@ from edgeward.serve.choosers import chooser_for
 from edgeward.serve.configfile import parse_config
 from edgeward.serve.events import EVENT, Failed, FrameArrived, Inferred, Loaded, Second
 from edgeward.serve.ladder import Ladder, Rung, save_ladder
+from edgeward.serve.latency import among
 from edgeward.serve.log import read_log
 from edgeward.serve.modelconfig import LadderConfig
 from edgeward.serve.policies import policy_named
@@ -174,6 +175,32 @@ def test_a_first_run_after_a_load_is_not_taken_for_load():
     for name in ran:
         assert selector.latency.seconds[name] == pytest.approx(TAKES[name] / 1000, rel=0.01)
         assert not found.state.models[name].cold
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_what_was_waited_for_others_tells_how_long_all_models_wait(waits):
+    """Two programs beside it, or a processor that is as slow: in a moment that is known of the models that rest, too."""
+
+    class Busy(LadderCosts):
+        def outcome(self, decided):
+            found = super().outcome(decided)
+            if not isinstance(found, Inferred):
+                return found
+            worked = found.time_ns - decided.time_ns - sum(second.took_ns for second in found.also)
+            others = [replace(each, took_ns=self.takes(each.took_ns), worked_ns=each.took_ns) for each in found.also]
+            took = self.takes(worked) + sum(each.took_ns for each in others)
+            told = {"worked_ns": worked} if waits else {}
+            return replace(found, time_ns=decided.time_ns + took, also=tuple(others), **told)
+
+        def takes(self, worked_ns):
+            return round(NS * among(worked_ns / NS, 2.0)) if waits else 3 * worked_ns
+
+    found = run(state(), frames(3), Busy(scene=lambda frame: boxes(150, frame)))
+    latency = found.state.queries["q0"].chooser.latency
+    for name, takes in TAKES.items():
+        expected = among(takes / 1000, 2.0) if waits else 3 * takes / 1000
+        assert latency.seconds[name] == pytest.approx(expected, rel=0.01)
+    assert latency.beside == pytest.approx(2.0 if waits else 0.0, abs=0.01)
 
 
 def test_the_old_model_answers_until_the_new_one_is_in_memory():
@@ -388,6 +415,7 @@ def test_a_box_chooses_tells_and_replays(tmp_path):
     (query,) = report.queries
     assert query.due == query.in_time + query.late + query.skipped == 75
     assert query.ladder.rule == "round-robin"
+    assert query.ladder.beside is None
     assert {model.name: model.inferences > 5 for model in report.models} == {"m0": True, "m1": True}
     assert [mark.text for mark in marks] == ["its turn"] * len(marks)
     assert len(marks) > 3
@@ -409,6 +437,7 @@ def test_precision_in_a_box_says_what_each_model_is_worth(tmp_path):
     assert rungs["m1"].relative == pytest.approx(1)
     assert rungs["m0"].relative < 1
     assert all(0 < rung.seconds < 1 for rung in rungs.values())
+    assert 0 <= query.ladder.beside < 100
 
 
 def test_boxes_are_numbered_by_the_classes_of_the_ladder(tmp_path):

@@ -17,7 +17,7 @@ from edgeward.serve.ages import frames_on_screen
 from edgeward.serve.choice import Answer, Choice
 from edgeward.serve.evidence import Drift
 from edgeward.serve.ladder import Ladder, Rung
-from edgeward.serve.latency import SLICE, Latency, under_load
+from edgeward.serve.latency import LATELY, SHORTLY, SLICE, Latency, alone, among, programs
 from edgeward.serve.looks import left_after, price
 from edgeward.serve.rivals import Fixed, Oracle, Periodic, Random, RoundRobin, Thresholds, agreement
 from edgeward.serve.rules import Rules
@@ -308,29 +308,75 @@ def test_a_dominated_rung_steps_in_when_the_better_one_fails():
 def test_the_load_slows_models_that_did_not_run_and_own_pace_is_their_own():
     latency = Latency.nominal({"small": 0.02, "large": 0.2})
     for step in range(20):
-        latency = latency.observed("small", 3 * 0.02 + 2 * SLICE, 0.1 * step)  # two others run
+        latency = latency.observed("small", 3 * 0.02 + 2 * SLICE, 0.1 * step, beside=2.0)
     assert latency.seconds["large"] == pytest.approx(3 * 0.2 + 2 * SLICE, rel=0.01)
-    own = latency.observed("large", 0.9, 2.9)
+    own = latency.observed("large", 0.9, 2.9, beside=2.0)
     assert own.seconds == pytest.approx({"small": 0.066, "large": 0.9}, rel=0.01)
     later = own.observed("large", (0.9 - 2 * SLICE) / 3, 60.0)  # nothing ran lately: what it takes now is the load's
     assert later.seconds == pytest.approx({"small": 0.02, "large": 0.298}, rel=0.01)
 
 
-@given(st.floats(0.0004, 2), st.floats(0.0004, 2), st.lists(st.floats(1, 8), min_size=1, max_size=9))
-def test_after_all_loads_are_gone_every_model_takes_what_it_took(one, other, loads):
+def test_a_slow_processor_slows_all_in_proportion_and_a_busy_one_makes_all_wait():
+    nominal, quick, large = Latency.nominal({"quick": 0.002, "large": 0.2}), 0.002, 0.2
+    slow = nominal.observed("quick", 3 * quick, 1.0)
+    assert slow.seconds == pytest.approx({"quick": 3 * quick, "large": 3 * large})
+    took = among(quick, 2.0)
+    busy = nominal.observed("quick", took, 1.0, programs(took, took - quick))
+    assert busy.seconds == pytest.approx({"quick": took, "large": among(large, 2.0)})
+    assert took > 4 * quick and busy.seconds["large"] < 3.1 * large, "who is quick waits more than it works"
+
+
+def test_who_comes_beside_one_model_is_beside_one_just_taken_up_too():
+    latency = Latency.nominal({"small": 0.02, "large": 0.2}).observed("small", 0.02, 0.0)
+    taken_up = latency.observed("large", among(0.2, 1.0), 0.5, beside=1.0)
+    assert taken_up.seconds["small"] == pytest.approx(among(0.02, taken_up.beside))
+    assert taken_up.beside == pytest.approx(1.0, abs=0.05)
+    slower = latency.observed("large", 0.4, 0.5)  # not for others: its own, as small ran lately
+    assert slower.seconds == pytest.approx({"small": 0.02, "large": 0.4})
+
+
+@given(st.floats(0.0004, 2), st.floats(0.0004, 2), st.lists(st.floats(0, 8), min_size=1, max_size=9), st.booleans())
+def test_after_all_loads_are_gone_every_model_takes_what_it_took(one, other, loads, waits):
     latency = Latency.nominal({"one": one, "other": other})
-    for step, load in enumerate([*loads, 1.0], start=1):
+
+    def under(load, seconds):
+        return among(seconds, load) if waits else (1 + load) * seconds
+
+    for step, load in enumerate([*loads, 0.0], start=1):
         now = 100.0 * step  # nothing ran lately: what is measured is not averaged
-        latency = latency.observed("one", load * (one + SLICE) - SLICE, now)
-        assert latency.seconds["other"] == pytest.approx(load * (other + SLICE) - SLICE)
+        latency = latency.observed("one", under(load, one), now, load if waits else 0.0)
+        assert latency.seconds["other"] == pytest.approx(under(load, other))
 
 
-@given(st.floats(0.0001, 2), st.floats(0.0001, 2), st.floats(0.0001, 2), st.floats(0.0001, 2))
-def test_under_load_all_take_longer_and_always_some_time(seconds, more, now, before):
-    assert under_load(seconds, now, before) > 0
-    assert under_load(seconds + more, now, before) > under_load(seconds, now, before)
-    assert under_load(seconds, now + more, before) > under_load(seconds, now, before)
-    assert under_load(before, now, before) == pytest.approx(now)
+@given(st.floats(0.0001, 2), st.floats(0.0001, 2), st.floats(0, 50), st.floats(0.001, 5))
+def test_beside_others_all_take_longer_and_always_some_time(seconds, more, beside, others):
+    assert among(seconds, 0.0) == alone(seconds, 0.0) == seconds
+    assert among(seconds + more, beside) > among(seconds, beside)
+    assert among(seconds, beside + others) > among(seconds, beside)
+    assert alone(among(seconds, beside), beside) == pytest.approx(seconds)
+    assert 0 < alone(seconds, beside) <= seconds
+    took = among(seconds, beside)
+    assert programs(took, took - seconds) == pytest.approx(beside, abs=1e-6)
+
+
+@given(st.floats(0, 5), st.lists(st.tuples(st.floats(0.001, 1), st.floats(0, 5)), min_size=1, max_size=20))
+def test_programs_beside_are_an_average_of_what_was_told_lately(before, told):
+    latency, now, seen = Latency.nominal({"one": 0.01}).observed("one", 0.01, 0.0, before), 0.0, [before]
+    for pause, beside in told:
+        now += pause
+        latency = latency.observed("one", 0.01, now, beside)
+        seen.append(beside)
+        assert min(seen) - 1e-9 <= latency.beside <= max(seen) + 1e-9
+    assert latency.observed("one", 0.01, now + 30 * SHORTLY, 7.0).beside == pytest.approx(7.0, abs=1e-6)
+    later = latency.observed("one", among(0.01, 7.0), now + 3 * LATELY, 7.0)
+    assert later.seconds["one"] == pytest.approx(among(0.01, 7.0))
+
+
+def test_what_was_waited_long_ago_counts_no_more_after_a_cold_run():
+    """Whose first run tells nothing of what it takes, nor of who is beside it."""
+    busy = Latency.nominal({"one": 0.01, "other": 0.02}).observed("one", among(0.01, 5.0), 0.0, 5.0)
+    later = busy.observed("other", None, 10.0).observed("one", 0.01, 10.1)
+    assert later.beside == pytest.approx(0.0, abs=1e-6)
 
 
 def test_wrong_figures_are_refused():

@@ -118,7 +118,9 @@ def _inferred(event: Inferred, state: State) -> State:
     if isinstance(started.action, Infer) and started.action.variant in ("", model.variant):  # not of one just left
         known, own_ns = model.infer_ns.get(batch), seconds_ns - sum(second.took_ns for second in event.also)
         if event.whole or known is None:  # what others began says too little of what it takes
-            model = replace(model, infer_ns={**model.infer_ns, batch: smoothed(known, own_ns)})
+            worked = smoothed(model.worked_ns.get(batch), event.worked_ns or own_ns)
+            took = {**model.infer_ns, batch: smoothed(known, own_ns)}
+            model = replace(model, infer_ns=took, worked_ns={**model.worked_ns, batch: worked})
     queries = dict(state.queries)
     for job in event.jobs:
         query = queries[job.query]
@@ -215,7 +217,10 @@ def _with_variant(state: State, name: str, variant: str) -> State:
         status=model.status,
         spec=replace(model.spec, tensors=after.tensors),
         variant=variant,
-        infer_ns={batch: ns * after.cost // before.cost for batch, ns in model.infer_ns.items()},
+        **{
+            what: {batch: ns * after.cost // before.cost for batch, ns in getattr(model, what).items()}
+            for what in ("infer_ns", "worked_ns")
+        },
     )
 
 

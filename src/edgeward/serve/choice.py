@@ -41,6 +41,7 @@ class Answer:
 
     expected: where the boxes of the answer before are shown by then, when they are moved. cold: whether it is the
     rung's first since it was loaded, which takes longer than the next. part: of models in turn, the one that looked.
+    beside: how many programs worked on the same processor (see `edgeward.serve.latency`).
     """
 
     rung: str
@@ -49,6 +50,7 @@ class Answer:
     expected: Boxes | None = None
     cold: bool = False
     part: str = ""
+    beside: float = 0.0
 
     @property
     def boxes(self) -> Detections:
@@ -106,13 +108,13 @@ class Chooser(ABC):
         """After an answer that took `seconds` of computing was there at `now`."""
         return self
 
-    def paced(self, name: str, seconds: float, now: float, part: str = "") -> Self:
-        """After `name` took `seconds` for somebody else's frame, until `now`; part: as of `Answer`."""
+    def paced(self, name: str, seconds: float, now: float, part: str = "", beside: float = 0.0) -> Self:
+        """After `name` took `seconds` for somebody else's frame, until `now`; part, beside: as of `Answer`."""
         return self
 
-    def unseen(self, name: str, seconds: float, now: float, part: str = "") -> Self:
+    def unseen(self, name: str, seconds: float, now: float, part: str = "", beside: float = 0.0) -> Self:
         """After an answer whose content is not known, as in a replay that went another way."""
-        return self.paced(name, seconds, now, part)
+        return self.paced(name, seconds, now, part, beside)
 
     def failed(self, name: str, now: float, why: str) -> Self:
         """After a rung could not answer."""

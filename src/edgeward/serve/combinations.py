@@ -153,7 +153,7 @@ class _Worth:
 
     def __init__(self, camera: Selector, options: Sequence[str], turns: FloatArray, waits: FloatArray) -> None:
         self.period, fps = _period(camera), camera.rules.fps
-        parts = [camera.ladder.rung(name).turns(camera.latency.seconds[name]) for name in options]
+        parts = [camera.latency.turns(camera.ladder.rung(name)) for name in options]
         seconds = np.array([each for part in parts for each in part])
         following = np.array([each for part in parts for each in part[1:] + part[:1]])
         spans = np.maximum(np.concatenate([turns, np.zeros(len(waits))]), self.period)

@@ -74,7 +74,7 @@ class Decided:
 class Second:
     """What another model said of the same pictures (see `Infer.also`), and the nanoseconds it took.
 
-    whole, part: as of `Inferred`.
+    whole, part, worked_ns: as of `Inferred`.
     """
 
     model: str
@@ -82,6 +82,7 @@ class Second:
     results: tuple[dict[str, Any], ...] = ()
     whole: bool = True
     part: str = ""
+    worked_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,8 @@ class Inferred:
     expected: of queries that forecast, where the boxes of the answer before were shown at the frame's time.
     found: of queries that remember, what the model found by itself; the result holds what was found before, too.
     whole: False when another model had done a part of the work before, so that it took less than it does alone.
-    part: of models in turn, the one that looked.
+    part: of models in turn, the one that looked. worked_ns: nanoseconds of what the model took in which it did
+    not wait for others to leave it the processor; 0 when not known.
     """
 
     time_ns: int
@@ -104,6 +106,7 @@ class Inferred:
     found: tuple[dict[str, Any] | None, ...] = ()
     whole: bool = True
     part: str = ""
+    worked_ns: int = 0
     kind: Literal["inferred"] = "inferred"
 
 

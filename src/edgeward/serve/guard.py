@@ -105,7 +105,7 @@ class Guard(Chooser):
         ended = replace(known, asked="", heard=None, missed=0)
         return ended if score is None else ended._scored(score)
 
-    def unseen(self, name: str, seconds: float, now: float, part: str = "") -> Self:
+    def unseen(self, name: str, seconds: float, now: float, part: str = "", beside: float = 0.0) -> Self:
         known = self if self.due is not None else replace(self, due=now + FIRST_SECONDS)
         if not known.asked:
             return known

@@ -14,6 +14,7 @@ from edgeward.serve.actions import Choose
 from edgeward.serve.choice import Answer, Choice, Look
 from edgeward.serve.choosers import AnyChooser
 from edgeward.serve.events import Failed, Inferred, Second
+from edgeward.serve.latency import alone, among, programs
 from edgeward.serve.modelconfig import members_of
 from edgeward.serve.state import CameraState, QueryState, State
 from edgeward.vision.results import Detections, Result, result_from_json
@@ -62,42 +63,43 @@ def learned(state: State, event: Inferred, took_ns: int) -> State:
 
     pictures = len({(job.camera, job.frame) for job in event.jobs})
 
-    def per_picture(ran: Inferred | Second, ns: int) -> float:
-        model = state.models.get(ran.model)
-        known = None if ran.whole or model is None else model.infer_ns.get(pictures)
-        return to_seconds(ns if known is None else known) / pictures
+    def per_picture(ran: Inferred | Second, ns: int) -> tuple[float, float]:
+        """Seconds, and beside how many programs."""
+        beside, model = _beside(ran, ns), state.models.get(ran.model)
+        known = None if ran.whole or model is None else model.worked_ns.get(pictures)
+        worked = alone(to_seconds(ns), beside) if known is None else to_seconds(known)
+        return among(worked / pictures, beside), beside
 
     def turn(ran: Inferred | Second) -> str:
         # What is known of a rung that found work done is its mean, whoever's turn it was.
         return ran.part if ran.whole else ""
 
-    alone = per_picture(event, max(took_ns - sum(second.took_ns for second in event.also), 1))
-    seen: dict[str, tuple[Inferred | Second, float]] = {
-        second.model: (second, per_picture(second, second.took_ns)) for second in event.also
-    }
-    seen[event.model] = event, alone
+    own_ns = max(took_ns - sum(second.took_ns for second in event.also), 1)
+    all_ran: list[tuple[Inferred | Second, int]] = [(second, second.took_ns) for second in event.also]
+    seen = {each.model: (each, *per_picture(each, ns)) for each, ns in [*all_ran, (event, own_ns)]}
     for place, job in enumerate(event.jobs):
         query = queries[job.query]
         if query.chooser is not None:
             chooser = query.chooser
-            for model, (ran, seconds) in seen.items():
+            for model, (ran, seconds, beside) in seen.items():
                 found = _result(ran.results, place)
                 if found is None:
-                    chooser = chooser.unseen(model, seconds, now, turn(ran))
+                    chooser = chooser.unseen(model, seconds, now, turn(ran), beside)
                 else:
                     expected = _result(event.expected, place)
                     moved = expected if isinstance(expected, Detections) else None
                     # What the model found by itself tells of the model, what is remembered of those before it, too.
                     own = _result(event.found, place) if ran is event else None
                     own = found if own is None else own
-                    answer = Answer(model, to_seconds(job.arrived_ns), own, moved, cold(ran), turn(ran))
+                    answer = Answer(model, to_seconds(job.arrived_ns), own, moved, cold(ran), turn(ran), beside)
                     chooser = chooser.observe(answer, now, seconds)
             queries[job.query] = replace(query, chooser=chooser, chosen=query.after or query.chosen, after="")
     asked = {job.query for job in event.jobs}
     rest = {name: query for name, query in queries.items() if name not in asked}
 
     def paced(chooser: AnyChooser) -> AnyChooser:
-        return chooser.paced(event.model, alone, now, turn(event))
+        _, seconds, beside = seen[event.model]
+        return chooser.paced(event.model, seconds, now, turn(event), beside)
 
     others = {} if cold(event) else _told(rest, event.model, paced)
     return replace(state, queries={**queries, **others})
@@ -130,6 +132,11 @@ def _told(queries: Mapping[str, QueryState], model: str, tell: Callable[[AnyChoo
         for name, query in queries.items()
         if query.chooser is not None and model in query.spec.ladder
     }
+
+
+def _beside(ran: Inferred | Second, took_ns: int) -> float:
+    """How many programs worked on the same processor; none where that was not measured."""
+    return programs(to_seconds(took_ns), to_seconds(took_ns - ran.worked_ns)) if ran.worked_ns else 0.0
 
 
 def _result(results: Sequence[Mapping[str, object] | None], place: int) -> Result | None:

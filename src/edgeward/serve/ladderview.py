@@ -37,6 +37,7 @@ def ladder_report(query: QueryState, state: State, now_ns: int) -> LadderReport 
             )
             for name in query.spec.ladder
         ),
+        beside=chooser.latency.beside if isinstance(chooser, Selector) else None,
     )
 
 

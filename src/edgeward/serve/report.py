@@ -99,13 +99,17 @@ class RungReport(_Value):
 
 
 class LadderReport(_Value):
-    """What a query chooses from. why: the newest reason in words; switches: changes since the start."""
+    """What a query chooses from. why: the newest reason in words; switches: changes since the start.
+
+    beside: how many programs work on the same processor, by what was waited for them; None where the rule does not ask.
+    """
 
     name: str
     rule: str
     why: str
     switches: int
     rungs: tuple[RungReport, ...]
+    beside: float | None = None
 
 
 class QueryReport(_Value):

@@ -26,7 +26,7 @@ from edgeward.serve.choice import Answer, Choice, Chooser, Look
 from edgeward.serve.evidence import LONGEST, Drift, Evidence, expected_area
 from edgeward.serve.inturn import LONE, RECENT_SECONDS, between, share_held
 from edgeward.serve.ladder import Ladder, Rung
-from edgeward.serve.latency import Latency
+from edgeward.serve.latency import Latency, alone, among
 from edgeward.serve.looks import at_once, candidate, left_after
 from edgeward.serve.members import missing_seconds
 from edgeward.serve.modelconfig import looks_of, members_of
@@ -103,8 +103,8 @@ class Selector(Chooser):
         boxes = result.boxes[result.boxes.confidence >= rules.confidence]
         result = replace(result, found=boxes)
         elapsed = result.captured - self.last.captured if self.last else math.inf
-        taken = None if result.cold else rung.on_average(result.part, seconds)
-        latency = self.latency.observed(rung.name, taken, now)
+        taken = None if result.cold else _on_average(rung, result.part, seconds, result.beside)
+        latency = self.latency.observed(rung.name, taken, now, result.beside)
         if elapsed < 0:
             return replace(self, latency=latency)
         answered = {result.part} if result.part else set(members_of(rung.name))
@@ -152,12 +152,13 @@ class Selector(Chooser):
         retention = self.retention.repaced(fps / self.rules.fps) if fps != self.rules.fps else self.retention
         return replace(self, rules=rules, retention=retention, viewed=look.since)
 
-    def paced(self, name: str, seconds: float, now: float, part: str = "") -> Self:
+    def paced(self, name: str, seconds: float, now: float, part: str = "", beside: float = 0.0) -> Self:
         """Learns from what a rung took for another camera."""
         rung = next((rung for rung in self.ladder.rungs if rung.name == name), None)
         if rung is None:
             return self
-        return replace(self, latency=self.latency.observed(name, rung.on_average(part, seconds), now))
+        taken = _on_average(rung, part, seconds, beside)
+        return replace(self, latency=self.latency.observed(name, taken, now, beside))
 
     def unlooking(self) -> Self:
         """The same without looks of other rungs, for as long as others need the processor more."""
@@ -180,7 +181,7 @@ class Selector(Chooser):
 
         cycle: seconds from one answer to the next, when the processor also works for others; its own latency else.
         """
-        turns = self.ladder.rung(name).turns(self.latency.seconds[name])
+        turns = self.latency.turns(self.ladder.rung(name))
         shown, cycle = [], cycle or 0.0
         # Each answer of models in turn is on screen until the next one's is there.
         for seconds, following in zip(turns, turns[1:] + turns[:1], strict=True):
@@ -324,3 +325,8 @@ class Selector(Chooser):
 
     def _why(self, name: str) -> str:
         return self.out[name].why if name in self.out else "another model beats it in everything"
+
+
+def _on_average(rung: Rung, part: str, seconds: float, beside: float) -> float:
+    """Seconds of an answer on average when that of the model `part` took so many beside so many programs."""
+    return among(rung.on_average(part, alone(seconds, beside)), beside)

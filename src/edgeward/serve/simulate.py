@@ -63,6 +63,8 @@ class MedianCosts(Costs):
                 part = outcome.part if isinstance(outcome, Inferred) else ""
                 kind, model, batch = _likeness(decided.action, part)
                 samples[kind, model][batch].append(outcome.time_ns - decided.time_ns)
+                if isinstance(outcome, Inferred) and outcome.worked_ns and not outcome.also:
+                    samples["worked", model][batch].append(outcome.worked_ns)
         self._medians = {
             key: {batch: round(median(times)) for batch, times in by_batch.items()} for key, by_batch in samples.items()
         }
@@ -79,8 +81,13 @@ class MedianCosts(Costs):
             self.looked(action, (due,))
             for second in action.also:
                 self.looked(action, (self._turns.due(second, queries),))
-        ended = ending(decided, decided.time_ns + self._charge(*_likeness(action, part)))
-        return replace(ended, part=part) if isinstance(ended, Inferred) else ended
+        kind, model, batch = _likeness(action, part)
+        took_ns = self._charge(kind, model, batch)
+        ended = ending(decided, decided.time_ns + took_ns)
+        if not isinstance(ended, Inferred):
+            return ended
+        worked_ns = 0 if isinstance(action, Infer) and action.also else self._charge("worked", model, batch)
+        return replace(ended, part=part, worked_ns=min(worked_ns, took_ns))
 
     def looked(self, action: Infer, models: Iterable[str]) -> None:
         """Notes which models, of those in turn or by themselves, looked at the frames, one after another."""

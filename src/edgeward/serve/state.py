@@ -158,7 +158,7 @@ def _members(cold: object) -> object:
 class ModelState:
     """Where a model is and what it costs.
 
-    infer_ns: estimated nanoseconds of one inference, by batch size.
+    infer_ns: estimated nanoseconds of one inference, by batch size; worked_ns: the same without waiting for others.
     retry_ns: after failures, the time before which it is left alone.
     variant: of a portfolio, which is loaded or would be. cold: who has not run since it
     was loaded, itself or those of models in turn.
@@ -177,6 +177,7 @@ class ModelState:
     variant: str = ""
     watch: Watch = Watch()
     cold: Annotated[frozenset[str], BeforeValidator(_members)] = frozenset()
+    worked_ns: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

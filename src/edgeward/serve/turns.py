@@ -90,7 +90,7 @@ def _selector(state: State, job: Job) -> Selector:
 def _seconds(state: State, job: Job) -> float:
     """Of models in turn those of the one whose turn it is: with their mean, a frame might wait too long."""
     name, selector = state.queries[job.query].model, _selector(state, job)
-    seconds = selector.ladder.rung(name).turns(selector.latency.seconds[name])
+    seconds = selector.latency.turns(selector.ladder.rung(name))
     return seconds[members_of(name).index(whose_turn(name, selector.looked))] if len(seconds) > 1 else seconds[0]
 
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
+from edgeward.clock import Working
 from edgeward.errors import EdgewardError
 from edgeward.serve.actions import Evict, Infer, Load, Switch
 from edgeward.serve.analysis import Analysis
@@ -43,6 +44,7 @@ class Workers:
         self._analyses = analyses
         self._post = post
         self._turns = Turns()
+        self._working: Working | None = None  # of the processor's thread, which makes it
         self._processor: _Lane = _Lane("edgeward-processor")
         self._loader: _Lane = _Lane("edgeward-loader")
 
@@ -73,10 +75,12 @@ class Workers:
         self._runner.evict(action.model, action.keep_for)
 
     def _infer(self, number: int, action: Infer) -> Event:
+        self._working = working = self._working or Working()
+        began = working.now_ns()
         held = {(job.camera, job.frame): self._buffer.get(job.camera, job.frame) for job in action.jobs}
         # The model in charge comes first: what it has in common with those beside it is part of its own time.
         by_frame, whole, part = self._answers(action.model, action, held)
-        seconds = [self._second(model, action, held) for model in action.also]
+        seconds = [self._second(model, action, held, working) for model in action.also]
         also = tuple(second for second in seconds if second is not None)
         results, expected, found = [], [], []
         for job in action.jobs:
@@ -95,6 +99,7 @@ class Workers:
             found=tuple(found) if any(found) else (),
             whole=whole,
             part=part,
+            worked_ns=max(working.since(began) - sum(second.worked_ns for second in also), 0),
         )
 
     def _answers(
@@ -112,9 +117,9 @@ class Workers:
         self._turns.looked(due, queries)
         return found, whole, part
 
-    def _second(self, model: str, action: Infer, held: Mapping[Picture, Held]) -> Second | None:
+    def _second(self, model: str, action: Infer, held: Mapping[Picture, Held], working: Working) -> Second | None:
         """What another model says of the same pictures; nothing when it fails, which is no fault of the main one."""
-        started = time.perf_counter_ns()
+        started, began = time.perf_counter_ns(), working.now_ns()
         try:
             by_frame, whole, part = self._answers(model, action, held)
         except Exception as error:
@@ -125,7 +130,8 @@ class Workers:
             picture = (job.camera, job.frame)
             seen = self._analyses[job.query].seen(held[picture].frame, by_frame[picture], model, part)
             results.append(seen.to_json())
-        return Second(model, time.perf_counter_ns() - started, tuple(results), whole, part)
+        worked_ns, took_ns = working.since(began), time.perf_counter_ns() - started
+        return Second(model, took_ns, tuple(results), whole, part, worked_ns)
 
     def _input(self, model: str, held: Held) -> Prepared:
         return held.inputs.get(model) or self._runner.prepare(model, held.frame.image)

@@ -5,6 +5,7 @@ import {
 } from "./util.js";
 
 const HISTORY = 60; // states, half a minute
+const BUSY = 0.5; // programs beside the box that are worth a word
 
 export function header() {
   const words = { starting: ["Starting", "warn"], running: ["Running", "good"], draining: ["Draining", "warn"], stopped: ["Stopped", "idle"] };
@@ -168,7 +169,8 @@ function updateLadder(parts, query) {
       setAttribute(node, "data-state", rung.out ? "out" : active ? "active" : "");
       setAttribute(node, "title", rung.out || (rung.seconds === null ? "" : `expected to take ${seconds(rung.seconds)}`));
     });
-  setText(parts.why, query.ladder ? `${query.ladder.why} · ${count(query.ladder.switches)} switches` : "");
+  const busy = (query.ladder?.beside ?? 0) >= BUSY ? ` · ${query.ladder.beside.toFixed(1)} programs beside it` : "";
+  setText(parts.why, query.ladder ? `${query.ladder.why} · ${count(query.ladder.switches)} switches${busy}` : "");
 }
 
 function updateRow(row, query, model) {
