@@ -49,6 +49,10 @@ class Machine:
         """Seconds of an answer that begins now; part: of models in turn, whose turn it is."""
         return (turns(model, self.seconds)[part] if part else self.seconds[model]) * self.load(now)
 
+    def worked(self, model: str, now: float, part: str = "") -> float:
+        """Seconds of it in which the processor worked for nobody else: all, on one that is slow but has no others."""
+        return self.took(model, now, part)
+
 
 class FilmCosts(Costs):
     """Cameras that play films.
@@ -88,9 +92,11 @@ class FilmCosts(Costs):
                 )
                 for job in action.jobs
             ]
-            also.append(Second(model, took, tuple(each.to_json() for each in seen), part=part))
+            worked = self._worked(model, now, action.batch, part)
+            also.append(Second(model, took, tuple(each.to_json() for each in seen), part=part, worked_ns=worked))
             now += took
         part = self._part(action.model, action)
+        worked = self._worked(action.model, now, action.batch, part)
         now += self._took(action.model, now, action.batch, part)
         results, expected, found = [], [], []
         for job in action.jobs:
@@ -100,8 +106,9 @@ class FilmCosts(Costs):
             found.append(None if analysis.found is None else analysis.found.to_json())
         known, alone = (tuple(each) if any(each) else () for each in (expected, found))
         return Inferred(
-            now, decided.number, action.model, action.jobs, tuple(results), tuple(also), known, alone, True, part
-        )
+            now, decided.number, action.model, action.jobs, tuple(results), tuple(also), known, alone, part=part,
+            worked_ns=worked,
+        )  # fmt: skip
 
     def _part(self, model: str, action: Infer) -> str:
         """Of models in turn, whose turn it is."""
@@ -112,6 +119,9 @@ class FilmCosts(Costs):
 
     def _took(self, model: str, now_ns: int, batch: int, part: str) -> int:
         return to_ns(self._machine.took(model, to_seconds(now_ns), part)) * batch
+
+    def _worked(self, model: str, now_ns: int, batch: int, part: str) -> int:
+        return to_ns(self._machine.worked(model, to_seconds(now_ns), part)) * batch
 
     def _found(self, model: str, camera: str, frame: int) -> Detections:
         recording, index = self._films[camera].frames[frame]

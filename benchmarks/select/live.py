@@ -5,8 +5,9 @@
 One arm after another plays the recordings at their own pace, pinned to one core; 0, 1 or 2 busy loops on that core make
 about 1x, 2x and 3x. The ladder is calibrated on the last third of each recording, played are the first seconds
 of PETS, and twice the first two thirds of TUD.
-Ours remembers what was found in the last moments; rivals play as they are, and once more with the same memory.
-All of it six times, every second time in reverse, as single runs differ by some per cent; figures are of all rounds
+Ours remembers what was found in the last moments; rivals play as they are, and once more with the same memory. Once more
+ours forgets, too: like for like are rivals as they are and ours that forgets, rivals with memory and ours that remembers.
+All of it four times, every second time in reverse, as single runs differ by some per cent; figures are of all rounds
 together. Each core plays rounds of its own, two on two cores at a time: box, competitors and all on that core.
 Then the box's loop runs again on the virtual clock, with the arrivals and the median latencies of that very run's log.
 """
@@ -39,7 +40,7 @@ from film import Film, Judged, Piece, judged_boxes, pooled  # noqa: E402
 from harness import row, shared_data  # noqa: E402
 from logged import MEMORY, PHASE, LoggedMachine  # noqa: E402
 from recorded import FUSED, PETS_FPS, TUD_FPS, Recording, configs, measured, recordings  # noqa: E402
-from regimes import NOT_HELD_OUT, REMEMBERING, Fold, periodic, thresholds  # noqa: E402
+from regimes import FORGETTING, NOT_HELD_OUT, REMEMBERING, Fold, periodic, thresholds  # noqa: E402
 from video import CAMERA, RAW, REMEMBERED, play, screened  # noqa: E402
 
 from edgeward.serve.answering import device_name  # noqa: E402
@@ -54,13 +55,13 @@ from edgeward.serve.simulate import outside, simulate  # noqa: E402
 
 REGIMES: dict[str, tuple[int, ...]] = {"1x": (0,), "2x": (1,), "3x": (2,), "changing": (0, 2, 1)}
 """How many others compete, from phase to phase of PHASE seconds."""
-ROUNDS = 6
+ROUNDS = 4
 THIRD = 2
 RIVALS = {
     "TOD-like": "tod", "Chameleon-like": "chameleon", f"TOD-like{REMEMBERING}": "tod_remembering",
     f"Chameleon-like{REMEMBERING}": "chameleon_remembering",
 }  # fmt: skip
-CHOOSING = ("ours", *RIVALS)
+CHOOSING = ("ours", FORGETTING, *RIVALS)
 QUERY = QueryConfig(camera=CAMERA, model="people", classes=("person",), confidence=0.1)
 
 
@@ -172,7 +173,8 @@ def _arms(fold: Fold, clips: Sequence[Clip], seconds: Mapping[str, float], full:
         for query in (RAW, REMEMBERED):
             worth = {name: play(Film.of(pieces), Fixed(name), machine, query).precision() for name in single}
             best |= dict.fromkeys(sorted(worth, key=worth.__getitem__, reverse=True)[: 2 if full else 1])
-    arms = {"ours": Arm(tuple(seconds), {}, remember=True)} | {name: Arm((name,), {}) for name in best}
+    arms = {"ours": Arm(tuple(seconds), {}, remember=True), FORGETTING: Arm(tuple(seconds), {})}
+    arms |= {name: Arm((name,), {}) for name in best}
     arms |= {name + REMEMBERING: Arm((name,), {}, remember=True) for name in best}
     if full:
         tod = thresholds(fold, seconds)
@@ -266,9 +268,10 @@ def _regime_rows(regime: str, rounds: Sequence[Runs]) -> list[dict[str, Any]]:
     ratio = statistics.median(run.ratio for each in rounds for by_regime in each.values() for run in by_regime[regime])
     noted = ", ".join(f"{name} {value:.3f}" for name, value in live.items())
     noted += f"; latencies {ratio:.2f} times the idle ones"
-    rows = [_over(rounds, [regime], best, "best_fixed", ">= 0", noted)]
+    rows = [_over(rounds, [regime], best, "best_fixed", ">= 0", note=noted)]
     rows += [_over(rounds, [regime], remembering, "best_fixed_remembering", ">= 0")]
     rows += [_over(rounds, [regime], name, kind, ">= 0") for name, kind in RIVALS.items() if name in live]
+    rows += _forgetting_rows(rounds, [regime], best, ">= 0")
     for kind, name in (("ours", "ours"), ("best_fixed", best)):
         virtual = _figure(rounds, name, [regime], "virtual")
         rows.append(
@@ -283,17 +286,35 @@ def _regime_rows(regime: str, rounds: Sequence[Runs]) -> list[dict[str, Any]]:
     return rows
 
 
+def _forgetting_rows(rounds: Sequence[Runs], regimes: Sequence[str], best: str, bar: str) -> list[dict[str, Any]]:
+    """Ours without memory over rivals without."""
+    rivals = {best: "best_fixed", **{name: kind for name, kind in RIVALS.items() if not name.endswith(REMEMBERING)}}
+    return [
+        _over(rounds, regimes, name, kind, bar if name == best else ">= 0", ours=FORGETTING)
+        for name, kind in rivals.items()
+        if name in rounds[0]
+    ]
+
+
 def _over(
-    rounds: Sequence[Runs], regimes: Sequence[str], rival: str, kind: str, bar: str, note: str = ""
+    rounds: Sequence[Runs],
+    regimes: Sequence[str],
+    rival: str,
+    kind: str,
+    bar: str,
+    *,
+    note: str = "",
+    ours: str = "ours",
 ) -> dict[str, Any]:
     def gain(rounds: Sequence[Runs]) -> float:
-        return 100 * (_figure(rounds, "ours", regimes) / _figure(rounds, rival, regimes) - 1)
+        return 100 * (_figure(rounds, ours, regimes) / _figure(rounds, rival, regimes) - 1)
 
     load = regimes[0] if len(regimes) == 1 else "mixed"
     singles = [gain([each]) for each in rounds]
+    who, named = ("ours, which remembers,", "") if ours == "ours" else ("ours without memory", "forgetting_")
     return row(
-        f"select.live.{load}.over_{kind}",
-        f"streaming AP@0.5 in the real box, competing processes {load}: ours, which remembers, over the rival's, less 1;"
+        f"select.live.{load}.{named}over_{kind}",
+        f"streaming AP@0.5 in the real box, competing processes {load}: {who} over the rival's, less 1;"
         f" {len(rounds)} rounds together, spread: single rounds; {NOT_HELD_OUT}",
         baseline=f"{rival}, {_figure(rounds, rival, regimes):.3f}", ours=round(gain(rounds), 2), unit="%", bar=bar,
         spread=(min(singles), max(singles)), note=note,
@@ -306,8 +327,9 @@ def _mixed_rows(rounds: Sequence[Runs]) -> list[dict[str, Any]]:
     live = {name: _figure(rounds, name, regimes) for name in rounds[0]}
     best, remembering = _best_fixed(live)
     noted = ", ".join(f"{name} {value:.3f}" for name, value in live.items())
-    rows = [_over(rounds, regimes, best, "best_fixed", ">= 4", noted)]
+    rows = [_over(rounds, regimes, best, "best_fixed", ">= 4", note=noted)]
     rows += [_over(rounds, regimes, remembering, "best_fixed_remembering", ">= 4")]
+    rows += _forgetting_rows(rounds, regimes, best, ">= 4")
     return [*rows, *(_over(rounds, regimes, name, kind, ">= 0") for name, kind in RIVALS.items())]
 
 

@@ -16,6 +16,7 @@ from costs import Machine
 from edgeward.clock import to_seconds
 from edgeward.serve.actions import Infer, Load
 from edgeward.serve.events import Event, Inferred
+from edgeward.serve.latency import alone, programs
 from edgeward.serve.simulate import pairs
 
 PHASE = 4.0
@@ -27,9 +28,10 @@ MEMORY = 1 << 30
 @dataclass(frozen=True)
 class LoggedMachine(Machine):
     """Latencies of a run: medians by model and number of competitors; of a model that did not run under so many, its
-    idle latency times what the others took longer."""
+    idle latency times what the others took longer. beside: competitors by what was waited for them, by their number."""
 
     medians: Mapping[tuple[str, int], float] = field(default_factory=dict)
+    beside: Mapping[int, float] = field(default_factory=dict)
     slower: Mapping[int, float] = field(default_factory=dict)
     phases: tuple[int, ...] = (0,)
     ratio: float = 1.0
@@ -38,6 +40,7 @@ class LoggedMachine(Machine):
     def of(cls, events: Sequence[Event], phases: tuple[int, ...], idle: Mapping[str, float]) -> LoggedMachine:
         samples: dict[tuple[str, int], list[float]] = defaultdict(list)
         loads: dict[str, list[float]] = defaultdict(list)
+        beside: dict[int, list[float]] = defaultdict(list)
         for decided, outcome in pairs(events):
             took, others = to_seconds(outcome.time_ns - decided.time_ns), _others(to_seconds(decided.time_ns), phases)
             if isinstance(decided.action, Load):
@@ -47,6 +50,8 @@ class LoggedMachine(Machine):
                     samples[second.part or second.model, others].append(to_seconds(second.took_ns))
                     took -= to_seconds(second.took_ns)
                 samples[outcome.part or outcome.model, others].append(took)
+                if outcome.worked_ns:
+                    beside[others].append(programs(took, took - to_seconds(outcome.worked_ns)))
         ratios = {key: statistics.median(each) / idle[key[0]] for key, each in samples.items()}
         everywhere = statistics.median(ratios.values())
         slower = {
@@ -58,6 +63,7 @@ class LoggedMachine(Machine):
             load_seconds={name: statistics.median(loads.get(name, [0.0])) for name in idle},
             memory=MEMORY,
             medians={key: statistics.median(each) for key, each in samples.items()},
+            beside={others: statistics.median(each) for others, each in beside.items()},
             slower=slower,
             phases=phases,
             ratio=everywhere,
@@ -66,6 +72,9 @@ class LoggedMachine(Machine):
     def took(self, model: str, now: float, part: str = "") -> float:
         name, others = part or model, _others(now, self.phases)
         return self.medians.get((name, others), self.seconds[name] * self.slower[others])
+
+    def worked(self, model: str, now: float, part: str = "") -> float:
+        return alone(self.took(model, now, part), self.beside.get(_others(now, self.phases), 0.0))
 
 
 def _others(now: float, phases: tuple[int, ...]) -> int:
