@@ -3,12 +3,12 @@
     python benchmarks/select/live.py --full
 
 One arm after another plays the recordings at their own pace, pinned to one core; 0, 1 or 2 busy loops on that core make
-about 1x, 2x and 3x. The ladder is calibrated on the last third of each recording, played are the first seconds
-of PETS, and twice the first two thirds of TUD.
+about 1x, 2x and 3x. Each third of the recordings calibrates the ladder in turn, as on the virtual clock (`regimes.py`);
+played are, of what is left, some seconds of PETS, and twice all of TUD. Figures are means of the three.
 Ours remembers what was found in the last moments; rivals play as they are, and once more with the same memory. Once more
 ours forgets, too: like for like are rivals as they are and ours that forgets, rivals with memory and ours that remembers.
-All of it four times, every second time in reverse, as single runs differ by some per cent; figures are of all rounds
-together. Each core plays rounds of its own, two on two cores at a time: box, competitors and all on that core.
+All of it twice, the second time in reverse, as single runs differ by some per cent. Each core plays thirds of its own, two
+on two cores at a time: box, competitors and all on that core.
 Then the box's loop runs again on the virtual clock, with the arrivals and the median latencies of that very run's log.
 """
 
@@ -34,12 +34,13 @@ import yaml
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+from clips import Clip, clips, pieces  # noqa: E402
 from competition import Competition  # noqa: E402
 from costs import FilmCosts, Machine  # noqa: E402
-from film import Film, Judged, Piece, judged_boxes, pooled  # noqa: E402
+from film import Film, Judged, judged_boxes, pooled  # noqa: E402
 from harness import row, shared_data  # noqa: E402
 from logged import MEMORY, PHASE, LoggedMachine  # noqa: E402
-from recorded import FUSED, PETS_FPS, TUD_FPS, Recording, configs, measured, recordings  # noqa: E402
+from recorded import FUSED, configs, measured, recordings  # noqa: E402
 from regimes import FORGETTING, NOT_HELD_OUT, REMEMBERING, Fold, periodic, thresholds  # noqa: E402
 from video import CAMERA, RAW, REMEMBERED, play, screened  # noqa: E402
 
@@ -55,34 +56,15 @@ from edgeward.serve.simulate import outside, simulate  # noqa: E402
 
 REGIMES: dict[str, tuple[int, ...]] = {"1x": (0,), "2x": (1,), "3x": (2,), "changing": (0, 2, 1)}
 """How many others compete, from phase to phase of PHASE seconds."""
-ROUNDS = 4
-THIRD = 2
+THIRDS, ROUNDS = 3, 2
+QUICK = 2
+"""The third that calibrates where only one does."""
 RIVALS = {
     "TOD-like": "tod", "Chameleon-like": "chameleon", f"TOD-like{REMEMBERING}": "tod_remembering",
     f"Chameleon-like{REMEMBERING}": "chameleon_remembering",
 }  # fmt: skip
 CHOOSING = ("ours", FORGETTING, *RIVALS)
 QUERY = QueryConfig(camera=CAMERA, model="people", classes=("person",), confidence=0.1)
-
-
-@dataclass(frozen=True)
-class Clip:
-    """The first frames of a recording, so many times, and where its pictures are."""
-
-    recording: Recording
-    source: str
-    frames: int
-    times: int = 1
-
-    @property
-    def film(self) -> Film:
-        """With some frames more: a box may begin one before it is told to stop."""
-        whole = self.recording.truth.frames if self.times == 1 else self.frames
-        return Film.of([Piece(self.recording, 0, whole)] * (self.times + (self.times > 1)))
-
-    @property
-    def seconds(self) -> float:
-        return self.frames * self.times / self.recording.fps
 
 
 @dataclass(frozen=True)
@@ -104,23 +86,22 @@ class Run:
 
 
 Runs = dict[str, dict[str, list[Run]]]
-"""Of one round: by arm and regime, one for each clip."""
+"""Of one third: by arm and regime, one for each clip."""
 
 
 def rows(full: bool, shared: Path | None) -> list[dict[str, Any]]:
     """Live figures by load, and how far the virtual clock is from them. Quick: one load, ours and the best model."""
     if shared is None:
         return [row("select.live", "needs the real test data", baseline="", ours=None, unit="", note="no data")]
-    turns = range(ROUNDS if full else 1)
+    turns = range(THIRDS * ROUNDS) if full else (QUICK,)
     cores = sorted(os.sched_getaffinity(0), reverse=True)[: len(turns)]
     kind = multiprocessing.get_context("spawn")
     free = kind.Queue()
     for core in cores:
         free.put(core)
-    recordings(shared)  # what is not kept yet is worked out once, while nothing else runs
-    measured(shared, FUSED)
+    fixed = _best_models(shared, full)  # before anything else runs: what is not kept yet is worked out once
     with ProcessPoolExecutor(len(cores), kind, _pin, (free,)) as pool:
-        rounds = list(pool.map(functools.partial(_round, full, shared), turns))
+        rounds = list(pool.map(functools.partial(_round, full, shared, fixed), turns))
     lines = [line for regime in rounds[0]["ours"] for line in _regime_rows(regime, rounds)]
     return lines + (_mixed_rows(rounds) if full else [])
 
@@ -130,52 +111,57 @@ def _pin(free: Any) -> None:
     os.sched_setaffinity(0, {free.get()})
 
 
-def _round(full: bool, shared: Path, turn: int) -> Runs:
-    """Every arm under every load, one after another; in reverse in every second turn."""
+def _best_models(shared: Path, full: bool) -> tuple[str, ...]:
+    """Those among the best two under some load, with memory or without, by the virtual clock's mean over all thirds."""
     films, seconds = recordings(shared), measured(shared, FUSED)
-    fold = Fold.of(films, THIRD, seconds)
-    found: Runs = {}
-    with tempfile.TemporaryDirectory() as folder:
-        clips = _clips(shared, fold.judged, Path(folder), 16.0 if full else 6.0)
-        arms = _arms(fold, clips, seconds, full)
-        ladder = Path(folder) / "people.json"
-        save_ladder(replace(fold.ladder, device=device_name("cpu", 1)), ladder)
-        for regime in REGIMES if full else ("2x",):
-            for name, arm in list(arms.items())[:: -1 if turn % 2 else 1]:
-                box = functools.partial(_box, shared, arm, ladder)
-                query = QUERY.model_copy(update={"remember": arm.remember})
-                runs = [_played(box, clip, REGIMES[regime], seconds, query) for clip in clips]
-                found.setdefault(name, {})[regime] = runs
-    return {name: found[name] for name in arms}
-
-
-def _clips(data: Path, films: Mapping[str, Recording], folder: Path, seconds: float) -> list[Clip]:
-    """Of both what lies before the last third; the shorter one, twice, from a folder with no more pictures."""
-    pets, tud = films["PETS"], films["TUD"]
-    frames = tud.truth.frames * THIRD // 3
-    pictures = folder / "street"
-    pictures.mkdir()
-    for each in sorted((data / "mot/TUD-Stadtmitte/img1").glob("*.jpg"))[:frames]:
-        (pictures / each.name).symlink_to(each.resolve())
-    return [
-        Clip(pets, str(data / "video/vtest.avi"), round(seconds * PETS_FPS)),
-        Clip(tud, str(pictures), frames, times=2 if seconds > frames / TUD_FPS else 1),
+    thirds = range(THIRDS) if full else (QUICK,)
+    played = [
+        Film.of([piece for clip in pieces(Fold.of(films, third, seconds).judged, third, _long(full)) for piece in clip])
+        for third in thirds
     ]
-
-
-def _arms(fold: Fold, clips: Sequence[Clip], seconds: Mapping[str, float], full: bool) -> dict[str, Arm]:
-    """Ours, the models that are among the best two on the virtual clock under some load, TOD, Chameleon."""
-    pieces = [Piece(clip.recording, 0, clip.frames) for clip in clips]
-    single = [name for name in seconds if len(members_of(name)) == 1]
     best: dict[str, None] = {}
     for load in (1.0, 2.0, 3.0) if full else (2.0,):
         machine = Machine(seconds, lambda time, load=load: load)
         for query in (RAW, REMEMBERED):
-            worth = {name: play(Film.of(pieces), Fixed(name), machine, query).precision() for name in single}
+            worth = {
+                name: statistics.mean(play(film, Fixed(name), machine, query).precision() for film in played)
+                for name in seconds
+                if len(members_of(name)) == 1
+            }
             best |= dict.fromkeys(sorted(worth, key=worth.__getitem__, reverse=True)[: 2 if full else 1])
+    return tuple(best)
+
+
+def _long(full: bool) -> float:
+    """Seconds of PETS that are played."""
+    return 16.0 if full else 6.0
+
+
+def _round(full: bool, shared: Path, fixed: Sequence[str], turn: int) -> Runs:
+    """Every arm under every load, one after another, on one third in turn; in reverse in every second round."""
+    films, seconds = recordings(shared), measured(shared, FUSED)
+    third, again = turn % THIRDS, turn // THIRDS
+    fold = Fold.of(films, third, seconds)
+    found: Runs = {}
+    with tempfile.TemporaryDirectory() as folder:
+        played = clips(shared, fold.judged, third, Path(folder), _long(full))
+        arms = _arms(fold, fixed, seconds, full)
+        ladder = Path(folder) / "people.json"
+        save_ladder(replace(fold.ladder, device=device_name("cpu", 1)), ladder)
+        for regime in REGIMES if full else ("2x",):
+            for name, arm in list(arms.items())[:: -1 if again % 2 else 1]:
+                box = functools.partial(_box, shared, arm, ladder)
+                query = QUERY.model_copy(update={"remember": arm.remember})
+                runs = [_played(box, clip, REGIMES[regime], seconds, query) for clip in played]
+                found.setdefault(name, {})[regime] = runs
+    return {name: found[name] for name in arms}
+
+
+def _arms(fold: Fold, fixed: Sequence[str], seconds: Mapping[str, float], full: bool) -> dict[str, Arm]:
+    """Ours, these models, TOD, Chameleon."""
     arms = {"ours": Arm(tuple(seconds), {}, remember=True), FORGETTING: Arm(tuple(seconds), {})}
-    arms |= {name: Arm((name,), {}) for name in best}
-    arms |= {name + REMEMBERING: Arm((name,), {}, remember=True) for name in best}
+    arms |= {name: Arm((name,), {}) for name in fixed}
+    arms |= {name + REMEMBERING: Arm((name,), {}, remember=True) for name in fixed}
     if full:
         tod = thresholds(fold, seconds)
         arms["TOD-like"] = Arm(tod.names, {"rule": "thresholds", "thresholds": list(tod.least)})
@@ -253,13 +239,18 @@ def _judged(events: Sequence[Event], clip: Clip) -> list[Judged]:
     _, shown = screened(events, CAMERA)
     truth = clip.recording.truth
     shown = shown[: clip.frames * clip.times]
-    return [judged_boxes(boxes, truth.at(frame)) for frame, boxes in zip(arrived, shown, strict=False)]
+    return [judged_boxes(boxes, truth.at(clip.order[frame])) for frame, boxes in zip(arrived, shown, strict=False)]
 
 
 def _figure(rounds: Sequence[Runs], arm: str, regimes: Sequence[str], side: str = "live") -> float:
-    """Streaming AP of all clips, rounds and regimes together."""
-    runs = [run for each in rounds for regime in regimes for run in each[arm][regime]]
-    return pooled([part for run in runs for part in getattr(run, side)])
+    """Streaming AP of all clips, rounds and regimes together: the mean of the thirds that are there."""
+    thirds = [rounds[third::THIRDS] for third in range(min(len(rounds), THIRDS))]
+    return statistics.mean(
+        pooled(
+            [part for each in third for regime in regimes for run in each[arm][regime] for part in getattr(run, side)]
+        )
+        for third in thirds
+    )
 
 
 def _regime_rows(regime: str, rounds: Sequence[Runs]) -> list[dict[str, Any]]:
@@ -315,7 +306,7 @@ def _over(
     return row(
         f"select.live.{load}.{named}over_{kind}",
         f"streaming AP@0.5 in the real box, competing processes {load}: {who} over the rival's, less 1;"
-        f" {len(rounds)} rounds together, spread: single rounds; {NOT_HELD_OUT}",
+        f" {len(rounds)} rounds of a third each, spread: of single ones; {NOT_HELD_OUT}",
         baseline=f"{rival}, {_figure(rounds, rival, regimes):.3f}", ours=round(gain(rounds), 2), unit="%", bar=bar,
         spread=(min(singles), max(singles)), note=note,
     )  # fmt: skip
