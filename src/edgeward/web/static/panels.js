@@ -169,7 +169,7 @@ function updateLadder(parts, query) {
       setAttribute(node, "data-state", rung.out ? "out" : active ? "active" : "");
       setAttribute(node, "title", rung.out || (rung.seconds === null ? "" : `expected to take ${seconds(rung.seconds)}`));
     });
-  const busy = (query.ladder?.beside ?? 0) >= BUSY ? ` · ${query.ladder.beside.toFixed(1)} programs beside it` : "";
+  const busy = (query.ladder?.beside ?? 0) >= BUSY ? ` · beside ${query.ladder.beside.toFixed(1)} other programs` : "";
   setText(parts.why, query.ladder ? `${query.ladder.why} · ${count(query.ladder.switches)} switches${busy}` : "");
 }
 
