@@ -41,7 +41,7 @@ from film import Film, Judged, judged_boxes, pooled  # noqa: E402
 from harness import row, shared_data  # noqa: E402
 from logged import MEMORY, PHASE, LoggedMachine  # noqa: E402
 from recorded import FUSED, configs, measured, recordings  # noqa: E402
-from regimes import FORGETTING, NOT_HELD_OUT, REMEMBERING, Fold, periodic, thresholds  # noqa: E402
+from regimes import FORGETTING, NOT_HELD_OUT, REMEMBERING, TOD_OF_MODELS, Fold, models_alone, periodic, thresholds  # noqa: E402
 from video import CAMERA, RAW, REMEMBERED, play, screened  # noqa: E402
 
 from edgeward.serve.answering import device_name  # noqa: E402
@@ -59,10 +59,8 @@ REGIMES: dict[str, tuple[int, ...]] = {"1x": (0,), "2x": (1,), "3x": (2,), "chan
 THIRDS, ROUNDS = 3, 2
 QUICK = 2
 """The third that calibrates where only one does."""
-RIVALS = {
-    "TOD-like": "tod", "Chameleon-like": "chameleon", f"TOD-like{REMEMBERING}": "tod_remembering",
-    f"Chameleon-like{REMEMBERING}": "chameleon_remembering",
-}  # fmt: skip
+RIVALS = {"TOD-like": "tod", TOD_OF_MODELS: "tod_of_models", "Chameleon-like": "chameleon"}
+RIVALS |= {f"{name}{REMEMBERING}": f"{kind}_remembering" for name, kind in RIVALS.items()}
 CHOOSING = ("ours", FORGETTING, *RIVALS)
 QUERY = QueryConfig(camera=CAMERA, model="people", classes=("person",), confidence=0.1)
 
@@ -125,8 +123,7 @@ def _best_models(shared: Path, full: bool) -> tuple[str, ...]:
         for query in (RAW, REMEMBERED):
             worth = {
                 name: statistics.mean(play(film, Fixed(name), machine, query).precision() for film in played)
-                for name in seconds
-                if len(members_of(name)) == 1
+                for name in models_alone(seconds)
             }
             best |= dict.fromkeys(sorted(worth, key=worth.__getitem__, reverse=True)[: 2 if full else 1])
     return tuple(best)
@@ -162,15 +159,16 @@ def _arms(fold: Fold, fixed: Sequence[str], seconds: Mapping[str, float], full: 
     arms = {"ours": Arm(tuple(seconds), {}, remember=True), FORGETTING: Arm(tuple(seconds), {})}
     arms |= {name: Arm((name,), {}) for name in fixed}
     arms |= {name + REMEMBERING: Arm((name,), {}, remember=True) for name in fixed}
-    if full:
-        tod = thresholds(fold, seconds)
-        arms["TOD-like"] = Arm(tod.names, {"rule": "thresholds", "thresholds": list(tod.least)})
-        arms[f"TOD-like{REMEMBERING}"] = replace(arms["TOD-like"], remember=True)
-        chameleon = periodic(fold, seconds)
-        options = {"rule": "periodic", "period": chameleon.period, "agreement": chameleon.target}
-        arms["Chameleon-like"] = Arm(chameleon.names, options)
-        arms[f"Chameleon-like{REMEMBERING}"] = replace(arms["Chameleon-like"], remember=True)
-    return arms
+    if not full:
+        return arms
+    choosing = {}
+    for name, rungs in (("TOD-like", seconds), (TOD_OF_MODELS, models_alone(seconds))):
+        tod = thresholds(fold, rungs)
+        choosing[name] = Arm(tod.names, {"rule": "thresholds", "thresholds": list(tod.least)})
+    chameleon = periodic(fold, seconds)
+    options = {"rule": "periodic", "period": chameleon.period, "agreement": chameleon.target}
+    choosing["Chameleon-like"] = Arm(chameleon.names, options)
+    return arms | choosing | {name + REMEMBERING: replace(arm, remember=True) for name, arm in choosing.items()}
 
 
 def _box(data: Path, arm: Arm, ladder: Path, clip: Clip, folder: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@
 
 Scenes play at the rate they were recorded at (PETS 7, TUD 25 frames a second), in turns of about 19 s of PETS and what
 is left of TUD. The ladder has six models and four rungs of two of them (`recorded.FUSED`); "best_fixed" is the best of the
-models, "best_fixed_rung" the best of all rungs. One third of each recording calibrates the ladder and tunes TOD and
+models, "best_fixed_rung" the best of all rungs; rivals that choose have all rungs, TOD once more ("of models") the six only. One third of each recording calibrates the ladder and tunes TOD and
 Chameleon at the nominal load; the other two are judged. Full: each third in turn, mean of the three. All choosers show the
 ladder's comparable scores. Ours remembers what was found in the last moments (`remember: true`); rivals, which are tuned
 without, show what their models found, and play once more with the same memory ("remembering"). The film jumps between
@@ -61,6 +61,7 @@ WINDOWS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds for which the oracle keeps one model; of the five schedules it takes the best."""
 REMEMBERING = ", remembering"
 FORGETTING = "ours, forgetting"
+TOD_OF_MODELS = "TOD-like of models"
 LOTTERY = ("random", "round robin")
 Seconds = Mapping[str, float]
 
@@ -87,7 +88,7 @@ class Fold:
         held: Mapping[str, Held] | None = None,
     ) -> Fold:
         """seconds: of the rungs; of several models, ONE+TWO, what they find together is worked out."""
-        single = {name: each for name, each in seconds.items() if len(members_of(name)) == 1}
+        single = models_alone(seconds)
         ladder = calibrated({film: thirds(film, third)[0] for film in films.values()}, single, held)
         if len(single) < len(seconds):
             films = {name: fused_boxes(film, ladder, seconds.keys() - single.keys()) for name, film in films.items()}
@@ -125,11 +126,11 @@ def oracle(film: Film, fixed: Mapping[str, Shown], machine: Machine) -> Shown:
 
 
 def thresholds(fold: Fold, seconds: Seconds, counts: tuple[int, ...] = (2, 3)) -> Thresholds:
-    """TOD with the best two or three rungs and sizes between them, at the nominal load. counts: how many rungs.
+    """TOD with the best two or three of these rungs and sizes between them, at the nominal load. counts: how many rungs.
 
     Those are tried than which none that takes no longer has a higher mean accuracy.
     """
-    rungs = fold.ladder.rungs
+    rungs = [rung for rung in fold.ladder.rungs if rung.name in seconds]
     front = [one.name for one in rungs if not any(o.seconds <= one.seconds and o.mean > one.mean for o in rungs)]
     order = sorted(front, key=seconds.__getitem__)
     edges = (*fold.ladder.edges[1:-1], 0.11)
@@ -151,11 +152,16 @@ def periodic(fold: Fold, seconds: Seconds) -> Periodic:
 
 
 def rivals(fold: Fold, seconds: Seconds, full: bool) -> dict[str, AnyChooser]:
-    names = tuple(seconds)
+    names, counts = tuple(seconds), (2, 3) if full else (2,)
     return {
-        "TOD-like": thresholds(fold, seconds, (2, 3) if full else (2,)), "Chameleon-like": periodic(fold, seconds), "random": Random(names),
-        "round robin": RoundRobin(names),
+        "TOD-like": thresholds(fold, seconds, counts), TOD_OF_MODELS: thresholds(fold, models_alone(seconds), counts),
+        "Chameleon-like": periodic(fold, seconds), "random": Random(names), "round robin": RoundRobin(names),
     }  # fmt: skip
+
+
+def models_alone(seconds: Seconds) -> dict[str, float]:
+    """Without rungs of several models."""
+    return {name: each for name, each in seconds.items() if len(members_of(name)) == 1}
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -236,6 +242,7 @@ def _compared(means: Mapping[str, float], names: Sequence[str], bar: str) -> Ite
         yield mine, kind.format("best_fixed_rung"), best_rung, ""
         yield mine, kind.format("best_fixed"), best, bar
         yield mine, kind.format("tod"), f"TOD-like{memory}", ">= 0"
+        yield mine, kind.format("tod_of_models"), f"{TOD_OF_MODELS}{memory}", ">= 0"
         yield mine, kind.format("chameleon"), f"Chameleon-like{memory}", ">= 0"
     yield "ours", "over_forgetting", FORGETTING, ">= 0"
 
