@@ -4,8 +4,9 @@
 
 Scenes play at the rate they were recorded at (PETS 7, TUD 25 frames a second), in turns of about 19 s of PETS and what
 is left of TUD. The ladder has six models and four rungs of two of them (`recorded.FUSED`); "best_fixed" is the best of the
-models, "best_fixed_rung" the best of all rungs; rivals that choose have all rungs, TOD once more ("of models") the six only. One third of each recording calibrates the ladder and tunes TOD and
-Chameleon at the nominal load; the other two are judged. Full: each third in turn, mean of the three. All choosers show the
+models, "best_fixed_rung" the best of all rungs. Rivals that choose have all rungs, TOD once more ("of models") the six
+only. One third of each recording calibrates the ladder and tunes TOD and Chameleon at the nominal load; the other two are
+judged. Full: each third in turn, mean of the three. All choosers show the
 ladder's comparable scores. Ours remembers what was found in the last moments (`remember: true`); rivals, which are tuned
 without, show what their models found, and play once more with the same memory ("remembering"). The film jumps between
 cameras of different pace. The box notices that the view is another one (`edgeward.vision.views`): whoever chooses, boxes of the
