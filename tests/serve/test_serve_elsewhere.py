@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import given, settings
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 
 from edgeward.serve.elsewhere import ALONE, FUSED, elsewhere
 from edgeward.serve.ladder import Ladder, Rung, dominated
+from edgeward.serve.rules import Rules
+from edgeward.serve.selection import Selector
 
 ACCURACIES = st.lists(st.tuples(st.floats(0.05, 1), st.floats(0.05, 1)), min_size=2, max_size=8)
 
@@ -133,3 +136,26 @@ def test_it_errs_less_than_what_was_measured(seed):
         plain += sum(math.log(a / b) ** 2 for a, b in zip(seen, worth, strict=True))
         sober += sum(math.log(a / b) ** 2 for a, b in zip(found, worth, strict=True))
     assert sober < plain
+
+
+@given(st.lists(st.floats(0.51, 1), min_size=2, max_size=8), st.floats(0, 0.2))
+def test_what_is_late_loses_the_same_share_whoever_found_it(fits, rate):
+    """However fast objects move: how well a rung's boxes fit decides nothing between two whose answers are as old."""
+    plain = ladder_of([(0.8, 0.7)] * len(fits))
+    ladder = replace(plain, rungs=tuple(replace(one, fit=fit) for one, fit in zip(plain.rungs, fits, strict=True)))
+    selector = Selector.start(elsewhere(ladder), Rules(10.0, 640, 480))
+    moving = replace(selector.retention, all=(9.0, 9.0 * rate))
+    ages = np.array([0.0, 1.0, 4.0])
+    first, *others = (replace(selector, retention=moving).precisions(one.name, ages) for one in ladder.rungs)
+    assert (np.diff(first) <= 0).all()
+    for other in others:
+        np.testing.assert_allclose(other, first)
+
+
+@given(st.lists(st.floats(0.51, 1), min_size=1, max_size=8))
+def test_a_ladder_whose_boxes_fit_better_keeps_more(fits):
+    ladder = ladder_of([(0.8, 0.7)] * len(fits))
+    ladder = replace(ladder, rungs=tuple(replace(one, fit=fit) for one, fit in zip(ladder.rungs, fits, strict=True)))
+    (common,) = {one.fit for one in elsewhere(ladder).rungs}
+    assert min(fits) <= common * (1 + 1e-9) and common <= max(fits) * (1 + 1e-9)
+    assert math.isclose(common, sum(fits) / len(fits))
