@@ -1,5 +1,5 @@
-"""Choosing models at run time: synthetic worlds, real video, four cameras, the real box, and what it costs; forecast,
-tiles, exits, memory."""
+"""Choosing models at run time: synthetic worlds, real video, four cameras, the real box, and what it costs; aging,
+forecast, tiles, exits, memory."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from harness import run_sections, shared_data  # noqa: E402
 
 def run(full: bool = False) -> dict[str, Any]:
     """All sections; quick takes fewer worlds, loads and frames, and one of three ways to part the recordings."""
+    import aging
     import cameras
     import exits
     import forecast
@@ -35,6 +36,7 @@ def run(full: bool = False) -> dict[str, Any]:
         "video": functools.partial(regimes.rows, full, data),
         "cameras": functools.partial(cameras.rows, full, data),
         "video with forecast": functools.partial(moved.rows, full, data),
+        "aging": functools.partial(aging.rows, full, data),
         "forecast by lateness": functools.partial(forecast.rows, full, data),
         "synthetic worlds": functools.partial(worlds, full),
         "tiles": functools.partial(tiles.rows, full, data),
