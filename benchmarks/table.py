@@ -116,7 +116,7 @@ README_ROWS = {
         "select.cameras.mixed.over_best_single": "four cameras on one processor, mean streaming AP of ours, with memory, over the best single model's without, mean of all loads",
         "select.cameras.mixed.over_best_single_remembering": "the same, with the same memory in both",
         "select.cameras.mixed.forgetting_over_best_single": "the same, without memory in either",
-        "select.cameras.2x.over_best_single": "without memory in the single model, processor twice as slow",
+        "select.cameras.1x.over_best_single": "without memory in the single model, nothing else running: the load at which the choice gains least",
         "select.memory.center320.over_alone": "one detector with memory of the last moments over itself without, AP on fresh frames",
         "select.memory.over_supervision": "memory over supervision's smoother, the same boxes",
         "select.tiles.fast.over_center320": "a small detector in two tiles over a larger one that takes as long, AP on fresh frames",
