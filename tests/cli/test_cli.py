@@ -62,3 +62,8 @@ def test_the_public_names_are_sorted_and_all_there():
     assert all(getattr(package, name) is not None for name in package.__all__)
     with pytest.raises(AttributeError, match="Bocks"):
         package.Bocks  # noqa: B018
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf"])
+def test_a_time_that_is_none_is_refused_before_the_work(refusal, seconds):
+    assert f"--seconds is {seconds}; give a number" in refusal("serve", "--check", "--seconds", seconds)

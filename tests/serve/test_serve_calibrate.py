@@ -26,6 +26,7 @@ from edgeward.serve.modelconfig import ModelConfig
 from edgeward.serve.models import resolve_model
 from edgeward.serve.sampling import Clip, Picture, chosen_frames, frame_counts, sampled
 from edgeward.serve.sizetable import object_sizes, size_edges, size_table, static_iou
+from edgeward.serve.trial import Trial
 from edgeward.vision.metrics import average_precision
 from edgeward.vision.metrics.precision import found_objects
 from edgeward.vision.results import Detections
@@ -224,8 +225,7 @@ def test_a_ladder_of_tiny_models(tiny):
     assert told[-1][1] == 24
     assert [done for done, total, _ in told if total] == sorted(done for done, total, _ in told if total)
     assert any("only 12 objects" in text for text in notes)
-    [wrong] = calibrate({"a": tiny["a"]}, pictures(truth=AWAY), settings).rungs
-    assert wrong.accuracy == (0.0,)
+    calibrate({"a": tiny["a"]}, pictures(truth=MIDDLE), settings)
     assert any("nothing to choose" in text for text in notes)
 
 
@@ -254,6 +254,16 @@ def test_agreement_names_the_reference_and_needs_no_truth(tiny):
     assert "agreement with 'a'" in notes[0]
 
 
+@pytest.mark.parametrize(("doubtful", "mean"), [(0.1, 1.0), (0.4, 1.0), (0.6, 0.5)])
+def test_what_a_reference_is_not_sure_of_is_no_truth(tiny, monkeypatch, doubtful, mean):
+    """It finds two things, and is sure of one; the other model finds that one alone."""
+    both = Detections([SMALL, LARGE], [0.9, doubtful], [0, 0])
+    trials = {"a": Trial([0.01], [0.1], [both] * 12, [both] * 12), "b": Trial([0.02], [0.1], [boxes([SMALL])] * 12)}
+    monkeypatch.setattr("edgeward.serve.calibrate.tried", lambda *given: (trials, pictures()))
+    ladder = calibrate(tiny, pictures(), replace(SETTINGS, reference="a"))
+    assert ladder.rung("b").mean == pytest.approx(mean, abs=0.02)
+
+
 @pytest.mark.parametrize(
     ("settings", "given", "message"),
     [
@@ -261,12 +271,13 @@ def test_agreement_names_the_reference_and_needs_no_truth(tiny):
         (replace(SETTINGS, truth=True), pictures(truth=None), "some pictures have no truth"),
         (replace(SETTINGS, reference="c"), pictures(), "no model 'c'"),
         (replace(SETTINGS, labels=("horse",)), pictures(), "'a' does not know the class 'horse'"),
-        (replace(SETTINGS, labels=("dog",)), pictures(), "finds no dog in 12 frames"),
+        (replace(SETTINGS, labels=("dog",)), pictures(), "finds no dog with a score of at least 0.5 in 12 frames"),
         (
             replace(SETTINGS, truth=True, labels=("dog",)),
             pictures(truth=TruthFrame(*(column[:0] for column in vars(MIDDLE).values()))),
             "truth has no dog",
         ),
+        (replace(SETTINGS, truth=True), pictures(truth=AWAY), "no model finds any of the 12 objects"),
     ],
 )
 def test_what_cannot_be_calibrated_is_refused(tiny, settings, given, message):
@@ -536,6 +547,18 @@ def test_the_command_shows_a_table_and_says_where_it_is(small):
     assert "unmoved" in run.output
     assert "written to" in run.output
     assert load_ladder(small.parent / "people.json").labels == ("cat",)
+
+
+def test_what_was_measured_is_told_though_the_disk_is_full(small, monkeypatch):
+    def full(*given):
+        raise StoreError("cannot write people.json: No space left on device")
+
+    monkeypatch.setattr("edgeward.serve.ladder.replace_text", full)
+    app = typer.Typer()
+    app.command()(command)
+    run = CliRunner().invoke(app, [str(small), "--frames", "10"])
+    assert isinstance(run.exception, StoreError)
+    assert "unmoved" in run.output, "minutes of work are not lost"
 
 
 def test_the_command_measures_models_and_what_they_find_together(small):

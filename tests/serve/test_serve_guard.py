@@ -233,7 +233,7 @@ def test_the_original_takes_over_when_agreement_falls_and_gives_way_when_it_is_b
     assert "agrees with 'original'" in reason
     assert {model for at, model in answers(found) if fell + 0.1 < at < back} == {"original"}
     assert {model for at, model in answers(found) if at < fell or at > back + 0.1} == {"cars"}
-    assert found.state.queries["q0"].chooser.switches == 2
+    assert found.state.queries["q0"].switches == 2
 
 
 @pytest.mark.parametrize("seed", range(3))

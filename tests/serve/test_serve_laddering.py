@@ -23,6 +23,7 @@ from edgeward.serve.choosers import chooser_for
 from edgeward.serve.configfile import parse_config
 from edgeward.serve.events import EVENT, Failed, FrameArrived, Inferred, Loaded, Second
 from edgeward.serve.ladder import Ladder, Rung, save_ladder
+from edgeward.serve.ladderview import UNCHANGED, ladder_report
 from edgeward.serve.latency import among
 from edgeward.serve.log import read_log
 from edgeward.serve.modelconfig import LadderConfig
@@ -311,6 +312,10 @@ def test_cameras_share_the_processor_by_a_joint_choice():
     assert sum(map(TAKES.get, late["q0"])) / len(late["q0"]) > sum(map(TAKES.get, late["q1"])) / len(late["q1"])
     joint = [action for action in choices(found) if "combination" in action.reason]
     assert joint
+    for name, query in found.state.queries.items():
+        said = [action.reason for action in choices(found) if name in action.models and not action.probe]
+        report = ladder_report(query, found.state, found.state.now_ns)
+        assert report.why == (said or [UNCHANGED])[-1], "not what it would take if it were alone"
 
 
 class Agreed(LadderCosts):
@@ -404,6 +409,26 @@ def settled(tmp_path, text):
     return parse_config(text, "box.yaml").resolved(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [(", rule: random", []), ("", ["'m1' is left out: 'm0' is at least as accurate", "'m0+m1' never runs: it needs"])],
+)
+def test_rungs_that_are_never_chosen_are_named_where_the_rule_leaves_them_out(tmp_path, rule, said):
+    calibrated(tmp_path / "pets.json")
+    record = json.loads((tmp_path / "pets.json").read_text())
+    first, second = record["rungs"]
+    second |= {"accuracy": first["accuracy"], "seconds": 2 * first["seconds"]}
+    both = first | {"name": "m0+m1", "accuracy": [0.9] * len(first["accuracy"]), "seconds": 3 * first["seconds"]}
+    record["rungs"].append(both)
+    (tmp_path / "pets.json").write_text(json.dumps(record))
+    text = entry(tmp_path, ladder_extra=rule).replace("[m0, m1]", "[m0, m1, m0+m1]" if not rule else "[m0, m1]")
+    told = []
+    Box(settled(tmp_path, text.replace("{threads: 1}", "{threads: 1, memory: 8 KiB}")), progress=told.append).close()
+    warned = [text for text in told if text.startswith("ladder 'pets': '")]
+    assert len(warned) == len(said), warned
+    assert all(words in warning for words, warning in zip(said, warned, strict=True))
+
+
 def test_a_box_chooses_tells_and_replays(tmp_path):
     calibrated(tmp_path / "pets.json")
     text = entry(tmp_path, ladder_extra=", rule: round-robin", query_extra=", tracker: true, confidence: 0.5")
@@ -417,12 +442,15 @@ def test_a_box_chooses_tells_and_replays(tmp_path):
     assert query.ladder.rule == "round-robin"
     assert query.ladder.beside is None
     assert {model.name: model.inferences > 5 for model in report.models} == {"m0": True, "m1": True}
-    assert [mark.text for mark in marks] == ["its turn"] * len(marks)
+    assert {mark.text for mark in marks} == {"it is the turn of 'm0'", "it is the turn of 'm1'"}
     assert len(marks) > 3
+    assert len(marks) - 1 <= query.ladder.switches <= len(marks)
     assert told  # the store may be a moment behind
-    assert told[0].text == "a-pets: its turn"
+    assert told[0].text.startswith("a-pets: it is the turn of 'm")
     (recording,) = read_log(tmp_path / "data" / "log")
     assert replay(recording, "edf-lru").identical
+    static = replay(recording, "edf-static").replayed
+    assert 0.2 < static.answers_known < 0.8, "it keeps one model: what that one found where another answered is unknown"
     assert {event.model for event in recording.events if isinstance(event, Loaded)} == {"m0", "m1"}
 
 

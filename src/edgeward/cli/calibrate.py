@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
-import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -61,7 +60,7 @@ def calibrate(
     from edgeward.serve.calibrate import Settings, common_labels
     from edgeward.serve.calibrate import calibrate as calibrated
     from edgeward.serve.configfile import load_config
-    from edgeward.serve.ladder import save_ladder
+    from edgeward.serve.ladder import ladder_record, save_ladder
     from edgeward.serve.modelconfig import members_of
     from edgeward.serve.sampling import chosen_frames, frame_counts, sampled
     from edgeward.weights.session import best_provider
@@ -88,11 +87,11 @@ def calibrate(
             truth=bool(truth), reference=reference, expected=sum(map(len, chosen)), progress=progress, note=note,
         )  # fmt: skip
         made = calibrated(models, sampled(clips, chosen, labels), settings)
-    save_ladder(made, place)
     if json_:
-        print_json(json.loads(place.read_bytes()))
+        print_json(ladder_record(made))
     else:
         _show(made, f"{entry.name} on {made.device}")
+    save_ladder(made, place)  # last: whatever the disk says, what was measured is told
     note(f"written to {place}")
 
 

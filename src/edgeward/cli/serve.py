@@ -7,6 +7,7 @@ edgeward serve calibrate box.yaml    # what the models of its ladders are worth 
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ import typer
 from edgeward.cli.calibrate import calibrate
 from edgeward.cli.group import usually
 from edgeward.cli.output import note, percent, print_json, seconds, show_table, split_truths
-from edgeward.errors import SourceError
+from edgeward.errors import ConfigError, SourceError
 from edgeward.units import format_bytes
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ def serve(
         return
     from edgeward.serve.configfile import load_config
 
+    if seconds_ is not None and not math.isfinite(seconds_):
+        raise ConfigError(f"--seconds is {seconds_}; give a number, or leave it away to go on until Ctrl-C")
     settings = load_config(config, set_ or [])
     box = _prepared(settings, split_truths(truth or []))
     if check:

@@ -15,13 +15,14 @@ from edgeward.profile.machine import machine
 from edgeward.serve.certainty import Dialect
 from edgeward.serve.choosers import AnyChooser, chooser_for
 from edgeward.serve.config import BoxConfig, QueryConfig
-from edgeward.serve.elsewhere import elsewhere
 from edgeward.serve.fused import FusedModel
 from edgeward.serve.guard import Guard
-from edgeward.serve.ladder import AGAIN, Ladder, load_ladder
+from edgeward.serve.ladder import AGAIN, Ladder, dominated, load_ladder
 from edgeward.serve.modelconfig import GuardConfig, LadderConfig, members_of
 from edgeward.serve.models import ServedModel
 from edgeward.serve.portfolio import PortfolioModel
+from edgeward.serve.rules import fitting
+from edgeward.serve.selection import Selector
 from edgeward.serve.state import ModelSpec, union_bytes
 from edgeward.units import format_bytes
 
@@ -208,7 +209,8 @@ def _chosen(
             chooser = chooser_for(ladder, calibrated, room.budget)
         alone = (f"{names[0]!r} is its only model: nothing is to be chosen",) if len(names) == 1 else ()
         silent = _silent(query, calibrated, [models[name].card.labels for name in ladder_members(ladder, models)])
-        notes = tuple(f"ladder {ladder.name!r}: {note}" for note in (*alone, *silent, *elsewhere(calibrated).notes))
+        never = _never_chosen(chooser) if isinstance(chooser, Selector) else ()
+        notes = tuple(f"ladder {ladder.name!r}: {note}" for note in (*alone, *silent, *never))
         dialects = _members_dialects(models, names) | {
             rung.name: Dialect(models[rung.name].card.labels, rung.certainty) for rung in calibrated.rungs
         }
@@ -221,6 +223,19 @@ def _members_dialects(models: Mapping[str, ServedModel], names: Sequence[str]) -
     """How to understand the models of which several are one rung."""
     several = [model for name in names if isinstance(model := models[name], FusedModel)]
     return {member: each for model in several for member, each in zip(model.members, model.dialects, strict=True)}
+
+
+def _never_chosen(chooser: Selector) -> tuple[str, ...]:
+    """Rungs that another one beats in everything, or that memory is too short for, in words."""
+    memory = chooser.rules.memory or 0
+    possible = fitting(chooser.ladder, chooser.rules)
+    large = (
+        f"{rung.name!r} never runs: it needs {format_bytes(rung.bytes)}, budget.memory leaves {format_bytes(memory)}; "
+        "raise it, or take the model off the ladder"
+        for rung in chooser.ladder.rungs
+        if rung not in possible
+    )
+    return (*dominated(possible).values(), *large)
 
 
 def _silent(query: QueryConfig, ladder: Ladder, known: Sequence[tuple[str, ...]]) -> tuple[str, ...]:

@@ -30,8 +30,10 @@ from edgeward.vision.truth import Truth, TruthFrame
 
 __all__ = ["Settings", "calibrate", "common_labels"]
 
+SURE = 0.5
+"""Boxes that a reference holds to be wrong rather than right are no truth, however low a score the queries ask for."""
 UNSURE = 0.5
-"""Boxes of the reference below the least confidence, but not below this share of it, are neither right nor wrong."""
+"""Boxes of a reference below that, but not below this share of it, are neither right nor wrong."""
 BUSY = 1.5
 """A tenth of the runs takes longer than this many medians: the device was not idle."""
 
@@ -105,6 +107,11 @@ def calibrate(models: Mapping[str, ServedModel], pictures: Iterable[Picture], se
         )
         for name, trial in trials.items()
     }
+    if not any(rung.mean for rung in rungs.values()):
+        raise ConfigError(
+            f"no model finds any of the {len(sizes)} objects of the truth in {len(taken)} frames; is it the truth of "
+            "this recording, in pixels of its pictures, its first frame the first one?"
+        )
     tensors = {name: model.tensors for name, model in models.items()}
     made = [fused_rung(name, judge, rungs, found, tensors) for name in settings.fused]
     ladder = Ladder(settings.device, settings.labels, judge.edges, (*rungs.values(), *made))
@@ -145,7 +152,8 @@ def _check(models: Mapping[str, ServedModel], settings: Settings) -> None:
         if member not in models:
             raise ConfigError(f"no model {member!r} to fuse; {nearest(member, models)}")
     if settings.reference is not None and settings.reference not in models:
-        one = "a reference is one model; " if len(members_of(settings.reference)) > 1 else ""
+        several = len(members_of(settings.reference)) > 1
+        one = "a reference is one model; " if several else "a reference is a model of the ladder; "
         raise ConfigError(
             f"no model {settings.reference!r} to compare with; {one}{nearest(settings.reference, models)}"
         )
@@ -161,12 +169,17 @@ def _collected(taken: Sequence[Picture], labels: tuple[str, ...]) -> Truth:
 
 def _agreed(boxes: Sequence[Detections], settings: Settings) -> Truth:
     """The reference's boxes as truth; those that it is not sure of count neither way."""
-    frames = []
+    frames, least = [], _least(settings)
     for each in boxes:
-        found = each[each.confidence >= UNSURE * settings.confidence]
-        unsure = found.confidence < settings.confidence
+        found = each[each.confidence >= UNSURE * least]
+        unsure = found.confidence < least
         frames.append(TruthFrame(found.xyxy, np.full(len(found), -1, np.int32), found.class_id, unsure))
     return _joined(frames, settings.labels)
+
+
+def _least(settings: Settings) -> float:
+    """Score from which on a reference's boxes stand for the truth."""
+    return max(settings.confidence, SURE)
 
 
 def _joined(frames: Sequence[TruthFrame], labels: tuple[str, ...]) -> Truth:
@@ -184,8 +197,8 @@ def _nothing(pictures: int, reference: str, settings: Settings) -> str:
     classes = ", ".join(settings.labels[:5]) + (" ..." if len(settings.labels) > 5 else "")
     if reference:
         return (
-            f"{reference!r} finds no {classes} in {pictures} frames; give a recording that shows some, more --frames, "
-            "or a lower --confidence"
+            f"{reference!r} finds no {classes} with a score of at least {_least(settings):g} in {pictures} frames; "
+            "give a recording that shows some, more --frames, another --reference, or the --truth"
         )
     return f"the truth has no {classes} in {pictures} frames; give a recording that shows some, or more --frames"
 

@@ -50,7 +50,7 @@ def chooser_for(config: LadderConfig, ladder: Ladder, memory: int) -> AnyChooser
         case "thresholds":
             if config.thresholds is None:
                 raise ConfigError(
-                    f"ladder {config.name!r}: rule 'thresholds' needs 'thresholds', {len(names) - 1} falling relative "
+                    f"rule 'thresholds' needs 'thresholds', {len(names) - 1} falling relative "
                     f"sizes that part {', '.join(names)}"
                 )
             return Thresholds(names, config.thresholds, WIDTH, HEIGHT)

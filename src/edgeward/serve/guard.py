@@ -42,7 +42,7 @@ class Guard(Chooser):
 
     shift: what is known of the agreement, sought below the target while the model is in charge, above it otherwise.
     lately: a moving mean, None before the first comparison; missed: comparisons in a row that failed.
-    why: in words, why the original is in charge. active: who was put there last; switches: how often it was another.
+    why: in words, why the original is in charge. active: who was put there last.
     asked: who answers the frame on which both are compared since `looked`, "" when none is; heard: what the other said.
     due: when the next comparison is, None before the first answer. out: who failed.
     """
@@ -58,7 +58,6 @@ class Guard(Chooser):
     missed: int = 0
     why: str = ""
     active: str = ""
-    switches: int = 0
     asked: str = ""
     looked: float = 0.0
     heard: Answer | None = None
@@ -87,7 +86,7 @@ class Guard(Chooser):
     def taken(self, choice: Choice, now: float) -> Self:
         if choice.also:
             return replace(self, asked=choice.name, looked=now, heard=None)
-        return replace(self, active=choice.name, switches=self.switches + (self.active not in ("", choice.name)))
+        return replace(self, active=choice.name)
 
     def observe(self, result: Answer, now: float, seconds: float) -> Self:
         known = self if self.due is not None else replace(self, due=now + FIRST_SECONDS)

@@ -23,7 +23,7 @@ from edgeward.profile.file import replace_text
 from edgeward.serve.certainty import UNCHANGED
 from edgeward.serve.modelconfig import looks_of, members_of
 
-__all__ = ["FORMAT", "Ladder", "Rung", "beats", "dominated", "load_ladder", "save_ladder"]
+__all__ = ["FORMAT", "Ladder", "Rung", "beats", "dominated", "ladder_record", "load_ladder", "save_ladder"]
 
 FORMAT = 1
 LARGEST_BYTES = 1 << 20
@@ -72,9 +72,8 @@ class Rung:
             )
         if not 0 <= self.load_seconds < math.inf or self.bytes < 0:
             raise ConfigError(
-                f"rung {self.name!r}: {self.load_seconds} s to load {self.bytes} bytes; both are at least 0; {AGAIN}"
+                f"rung {self.name!r}: load_seconds {self.load_seconds}, bytes {self.bytes}; each is at least 0; {AGAIN}"
             )
-
         if not 0 < self.static_iou <= 1:
             raise ConfigError(f"rung {self.name!r}: static_iou {self.static_iou} is not over 0 and at most 1; {AGAIN}")
         if not 0.5 < self.fit <= 1:
@@ -234,10 +233,11 @@ def load_ladder(path: Path) -> Ladder:
 
 def save_ladder(ladder: Ladder, path: Path) -> None:
     """Write a ladder as JSON, wholly or not at all. Raises StoreError when the disk refuses."""
-    replace_text(path, json.dumps(_record(ladder), indent=1) + "\n")
+    replace_text(path, json.dumps(ladder_record(ladder), indent=1) + "\n")
 
 
-def _record(ladder: Ladder) -> dict[str, Any]:
+def ladder_record(ladder: Ladder) -> dict[str, Any]:
+    """What the file of a ladder says."""
     return {field.name: getattr(ladder, field.name) for field in fields(ladder)} | {
         "rungs": [vars(rung) for rung in ladder.rungs]
     }

@@ -23,7 +23,7 @@ from edgeward.serve.residency import idle
 from edgeward.serve.selection import Selector
 from edgeward.serve.state import QueryState, State, union_bytes
 
-__all__ = ["Laddering"]
+__all__ = ["Laddering", "chosen_together"]
 
 TURN_NS = 500_000_000
 """How often a joint choice is made: it weighs all combinations, which takes some milliseconds."""
@@ -42,7 +42,7 @@ class Laddering(Policy):
         together = len(groups) > 1
         if together and _turn(state) and (action := _together(state, selectors, groups)) is not None:
             return action
-        shared = {name for names in groups.values() for name in names} if together else set()
+        shared = _members(groups)
         resident = in_memory(state)
         for name, query in state.queries.items():
             chooser = query.chooser
@@ -57,6 +57,16 @@ class Laddering(Policy):
             if action is not None:
                 return action
         return None
+
+
+def chosen_together(state: State) -> set[str]:
+    """The queries whose models are chosen jointly at the moment."""
+    return _members(_groups(state))
+
+
+def _members(groups: Mapping[str, list[str]]) -> set[str]:
+    """All queries, where there are several to be weighed against each other."""
+    return {name for names in groups.values() for name in names} if len(groups) > 1 else set()
 
 
 def _groups(state: State) -> dict[str, list[str]]:

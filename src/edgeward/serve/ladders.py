@@ -31,11 +31,14 @@ def in_charge(state: State, action: Choose) -> State:
         query = queries[name]
         assert query.chooser is not None, "a choice for a query without a ladder"
         choice = Choice(model, action.reason, probe=action.probe, also=action.also)
+        passing = action.probe or bool(action.also)
         queries[name] = replace(
             query,
+            switches=query.switches + (not passing and query.answered_frame >= 0 and model != query.model),
+            why=query.why if passing else action.reason,
             chooser=query.chooser.taken(choice, now),
             chosen=model,
-            after=query.chosen if action.probe or action.also else "",
+            after=query.chosen if passing else "",
             also=action.also,
         )
     return replace(state, queries=queries)

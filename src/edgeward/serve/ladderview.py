@@ -8,13 +8,16 @@ from __future__ import annotations
 import math
 
 from edgeward.clock import to_seconds
-from edgeward.serve.guard import Guard
+from edgeward.serve.laddering import chosen_together
 from edgeward.serve.policy import in_memory
 from edgeward.serve.report import LadderReport, RungReport
+from edgeward.serve.rules import fitting
 from edgeward.serve.selection import Selector
 from edgeward.serve.state import QueryState, State
 
-__all__ = ["ladder_report"]
+__all__ = ["UNCHANGED", "ladder_report"]
+
+UNCHANGED = "no combination of models for all cameras was enough better so far"
 
 
 def ladder_report(query: QueryState, state: State, now_ns: int) -> LadderReport | None:
@@ -23,11 +26,14 @@ def ladder_report(query: QueryState, state: State, now_ns: int) -> LadderReport 
     if chooser is None:
         return None
     choice = chooser.choice(now, in_memory(state))
+    # Of a joint choice a query's own chooser knows nothing: alone, it might take another model.
+    together = query.spec.name in chosen_together(state)
+    why = (query.why or UNCHANGED) if together else choice.reason
     return LadderReport(
         name=query.spec.model,
         rule=chooser.kind,
-        why=choice.reason,
-        switches=chooser.switches if isinstance(chooser, Selector | Guard) else 0,
+        why=why,
+        switches=query.switches,
         rungs=tuple(
             RungReport(
                 model=name,
@@ -50,5 +56,7 @@ def _out(chooser: Selector, name: str, now: float) -> str:
     """Why a model may not be chosen."""
     if name in chooser.out and chooser.out[name].until > now:
         return chooser.out[name].why
+    if chooser.ladder.rung(name) not in fitting(chooser.ladder, chooser.rules):
+        return "it does not fit in memory"
     known = any(rung.name == name for rung in chooser.available(now))
-    return "" if known else "another model is better in everything, or it does not fit in memory"
+    return "" if known else "another model is better in everything"

@@ -26,9 +26,11 @@ def stays(active: str, worth: Mapping[str, float], relative: Mapping[str, float]
 def instead(name: str, active: str, relative: float, ages: FloatArray, seconds: float) -> str:
     """Why another rung takes over. relative: its precision over that of `active`; ages: of its boxes, in frames."""
     gain = f"{100 * (relative - 1):.0f} % more accurate" if math.isfinite(relative) else "the only one of use"
+    least, most = round(ages.min()), round(ages.max())
+    frames = f"{least} to {most} frames" if least < most else f"{most} frame{'s' * (most != 1)}"
     return (
         f"{name!r} instead of {active!r}: {gain} on screen for the object sizes in view, with boxes "
-        f"{ages.min():.0f} to {ages.max():.0f} frames old ({format_seconds(seconds)} each)"
+        f"{frames} old ({format_seconds(seconds)} each)"
     )
 
 

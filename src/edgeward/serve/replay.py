@@ -7,18 +7,19 @@ print(comparison.recorded.in_time_fraction, comparison.replayed.in_time_fraction
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from edgeward.clock import NS, to_seconds
 from edgeward.errors import LogError
+from edgeward.serve.actions import Infer
 from edgeward.serve.apply import apply
-from edgeward.serve.events import Event, FrameArrived, Inferred, Loaded
+from edgeward.serve.events import Decided, Event, FrameArrived, Inferred, Loaded
 from edgeward.serve.log import Recording
 from edgeward.serve.policies import policy_named
 from edgeward.serve.score import Answer, accuracy
-from edgeward.serve.simulate import MedianCosts, RecordedCosts, Simulated, outside, simulate
+from edgeward.serve.simulate import MedianCosts, RecordedCosts, Simulated, outside, simulate, under_way
 from edgeward.serve.state import State
 from edgeward.vision.results import Detections, result_from_json
 from edgeward.vision.truth import Truth
@@ -26,6 +27,21 @@ from edgeward.vision.truth import Truth
 __all__ = ["Comparison", "RunFigures", "mean_age_ns", "replay", "run_figures"]
 
 HOUR_NS = 3600 * NS
+
+
+class Asked(NamedTuple):
+    """An answer to a frame: another model, variant or turn says something else."""
+
+    query: str
+    camera: str
+    frame: int
+    model: str
+    variant: str
+    part: str
+
+
+Known = Mapping[Asked, Mapping[str, Any]]
+"""What the recording holds."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +97,7 @@ def replay(
     until_ns = recording.events[-1].time_ns
     run = simulate(recording.state, outside(recording.events), chosen, charged, until_ns)
     live = _fold(recording)
-    known = _known_results(recording.events)
+    known = _known_results(recording.state, recording.events)
     recorded_policy = str(recording.config.get("policy", "recorded"))
     figures = [
         run_figures(name, recording.state, each, known, truths or {}, labels or {})
@@ -99,11 +115,11 @@ def run_figures(
     policy: str,
     start: State,
     run: Simulated,
-    known: Mapping[tuple[str, str, int], dict[str, Any]],
+    known: Known,
     truths: Mapping[str, Truth],
     labels: Mapping[str, Sequence[str]],
 ) -> RunFigures:
-    """Figures of one run from `start`; `known` are results by query, camera and frame."""
+    """Figures of one run from `start`; `known` are the results that the recording holds."""
     end_ns = run.events[-1].time_ns
     span_ns = max(end_ns - start.now_ns, 1)
     totals = {
@@ -113,8 +129,8 @@ def run_figures(
         for field in ("due", "in_time", "late", "skipped")
     }
     settled = totals["in_time"] + totals["late"] + totals["skipped"]
-    answers = [(event, job) for event in run.events if isinstance(event, Inferred) for job in event.jobs]
-    found = sum((job.query, job.camera, job.frame) in known for _, job in answers)
+    answers = [asked for _, each in _answers(start, run.events) for asked in each]
+    found = sum(asked in known for asked in answers)
     return RunFigures(
         policy=policy,
         seconds=to_seconds(span_ns),
@@ -125,7 +141,7 @@ def run_figures(
         inferences=sum(isinstance(event, Inferred) for event in run.events),
         decisions=len(run.decisions),
         answers_known=found / len(answers) if answers else 1.0,
-        accuracy=_accuracy(run, known, truths, labels),
+        accuracy=_accuracy(start, run, known, truths, labels),
     )
 
 
@@ -136,12 +152,22 @@ def _fold(recording: Recording) -> Simulated:
     return Simulated(state, recording.events)
 
 
-def _known_results(events: Iterable[Event]) -> dict[tuple[str, str, int], dict[str, Any]]:
+def _answers(start: State, events: Iterable[Event]) -> Iterator[tuple[Inferred, list[Asked]]]:
+    """Every inference, with what each of its jobs asked of which model."""
+    variants: dict[int, str] = {}
+    for event in (*under_way(start), *events):
+        if isinstance(event, Decided) and isinstance(event.action, Infer):
+            variants[event.number] = event.action.variant
+        elif isinstance(event, Inferred):
+            by = (event.model, variants.pop(event.number, ""), event.part)
+            yield event, [Asked(job.query, job.camera, job.frame, *by) for job in event.jobs]
+
+
+def _known_results(start: State, events: Iterable[Event]) -> Known:
     return {
-        (job.query, job.camera, job.frame): result
-        for event in events
-        if isinstance(event, Inferred)
-        for job, result in zip(event.jobs, event.results, strict=False)
+        asked: result
+        for event, each in _answers(start, events)
+        for asked, result in zip(each, event.results, strict=False)
     }
 
 
@@ -171,13 +197,14 @@ def mean_age_ns(answers: Sequence[tuple[int, int]], end_ns: int) -> float:
 
 
 def _accuracy(
+    start: State,
     run: Simulated,
-    known: Mapping[tuple[str, str, int], dict[str, Any]],
+    known: Known,
     truths: Mapping[str, Truth],
     labels: Mapping[str, Sequence[str]],
 ) -> dict[str, dict[str, float]]:
     """Scores by query, of the queries on cameras whose truth is known."""
-    scores = {}
+    scores, given = {}, list(_answers(start, run.events))
     for name, query in run.state.queries.items():
         truth = truths.get(query.spec.camera)
         if truth is None or name not in labels:
@@ -186,11 +213,11 @@ def _accuracy(
             event for event in run.events if isinstance(event, FrameArrived) and event.camera == query.spec.camera
         ]
         answers = []
-        for event in run.events:
-            for job in event.jobs if isinstance(event, Inferred) else ():
-                record = known.get((job.query, job.camera, job.frame)) if job.query == name else None
+        for event, each in given:
+            for asked in each:
+                record = known.get(asked) if asked.query == name else None
                 result = result_from_json(record) if record is not None else None
                 if isinstance(result, Detections):
-                    answers.append(Answer(event.time_ns, job.frame, result))
+                    answers.append(Answer(event.time_ns, asked.frame, result))
         scores[name] = accuracy(arrivals, answers, truth, labels[name], query.spec.forecast)
     return scores

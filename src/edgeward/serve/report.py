@@ -99,7 +99,7 @@ class RungReport(_Value):
 
 
 class LadderReport(_Value):
-    """What a query chooses from. why: the newest reason in words; switches: changes since the start.
+    """What a query chooses from. why: the newest reason in words; switches: changes since the first answer.
 
     beside: how many programs work on the same processor, by what was waited for them; None where the rule does not ask.
     """

@@ -55,16 +55,18 @@ class Thresholds(Chooser):
     kind: Literal["thresholds"] = "thresholds"
 
     def __post_init__(self) -> None:
-        if len(self.least) != len(self.names) - 1 or list(self.least) != sorted(self.least, reverse=True):
+        sound = list(self.least) == sorted(self.least, reverse=True) and all(0 <= each <= 1 for each in self.least)
+        if len(self.least) != len(self.names) - 1 or not sound:
             raise ConfigError(
-                f"{len(self.names)} models need {len(self.names) - 1} falling thresholds, not {self.least}"
+                f"{len(self.names)} models need {len(self.names) - 1} falling thresholds from 1 to 0, not {self.least}"
             )
 
     def choice(self, now: float, resident: Collection[str] = ()) -> Choice:
         if self.median is None:
-            return Choice(self.names[-1], "no box is seen")
+            return Choice(self.names[-1], f"{self.names[-1]!r} as no box is seen")
         passed = (name for name, least in zip(self.names, self.least, strict=False) if self.median >= least)
-        return Choice(next(passed, self.names[-1]), f"the median box has size {self.median:.3g}")
+        name = next(passed, self.names[-1])
+        return Choice(name, f"{name!r} as the median box has size {self.median:.3g}")
 
     def looking(self, look: Look) -> Self:
         return replace(self, width=look.width, height=look.height)
@@ -94,7 +96,7 @@ class Periodic(Chooser):
     def choice(self, now: float, resident: Collection[str] = ()) -> Choice:
         if self.compared is None or now - self.compared >= self.period:
             return Choice(self.names[-1], "all models are compared", also=self.names[:-1])
-        return Choice(self.current, f"it agreed with {self.names[-1]!r} {now - self.compared:.1f} s ago")
+        return Choice(self.current, f"{self.current!r} agreed with {self.names[-1]!r} {now - self.compared:.1f} s ago")
 
     def taken(self, choice: Choice, now: float) -> Self:
         return replace(self, compared=now, answers=(), current=choice.name) if choice.also else self
@@ -124,7 +126,8 @@ class Random(Chooser):
 
     def choice(self, now: float, resident: Collection[str] = ()) -> Choice:
         lot = random.Random(f"{self.seed}/{int(now / self.period)}")  # noqa: S311 (no secret depends on it)
-        return Choice(lot.choice(self.names), "by lot")
+        name = lot.choice(self.names)
+        return Choice(name, f"{name!r} by lot")
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,8 @@ class RoundRobin(Chooser):
     kind: Literal["round-robin"] = "round-robin"
 
     def choice(self, now: float, resident: Collection[str] = ()) -> Choice:
-        return Choice(self.names[int(now / self.period) % len(self.names)], "its turn")
+        name = self.names[int(now / self.period) % len(self.names)]
+        return Choice(name, f"it is the turn of {name!r}")
 
 
 @dataclass(frozen=True)

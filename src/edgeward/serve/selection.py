@@ -51,10 +51,10 @@ class Selector(Chooser):
     """What is known of the scene, the load and the rungs.
 
     active: the rung in charge, "" before the first choice; since: when it was taken, or the first one first answered.
-    switches: changes so far. out: rungs that failed. last: the newest answer; anchor: an earlier one, which motion is
-    told from. turn: seconds from one answered frame to the next, mean. credit: what looks may cost, as of the last look
-    and when that was. looked: when the newest frame was captured that each model looked at, by itself or as a part of a
-    rung. viewed: when the camera began to show what it shows, 0 for its first view.
+    out: rungs that failed. last: the newest answer; anchor: an earlier one, which motion is told from. turn: seconds
+    from one answered frame to the next, mean. credit: what looks may cost, as of the last look and when that was.
+    looked: when the newest frame was captured that each model looked at, by itself or as a part of a rung. viewed: when
+    the camera began to show what it shows, 0 for its first view.
     """
 
     ladder: Ladder
@@ -66,7 +66,6 @@ class Selector(Chooser):
     active: str = ""
     since: float = 0.0
     began: float | None = None
-    switches: int = 0
     out: Mapping[str, Out] = field(default_factory=dict)
     last: Answer | None = None
     anchor: Answer | None = None
@@ -174,7 +173,7 @@ class Selector(Chooser):
             return replace(self, began=began, credit=(left, now))
         if choice.name == self.active:
             return replace(self, began=began)
-        return replace(self, active=choice.name, since=now, began=began, switches=self.switches + (self.active != ""))
+        return replace(self, active=choice.name, since=now, began=began)
 
     def precision(self, name: str, cycle: float | None = None, wait: float = 0.0) -> float:
         """Average precision of what is on screen when `name` answers.

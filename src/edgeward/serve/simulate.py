@@ -34,7 +34,7 @@ from edgeward.serve.inturn import Turns
 from edgeward.serve.policy import Policy
 from edgeward.serve.state import State
 
-__all__ = ["Costs", "MedianCosts", "RecordedCosts", "Simulated", "outcomes", "outside", "simulate"]
+__all__ = ["Costs", "MedianCosts", "RecordedCosts", "Simulated", "outcomes", "outside", "simulate", "under_way"]
 
 Outcome = Inferred | Loaded | Switched | Evicted | Failed | Waited
 

@@ -124,7 +124,8 @@ class QueryState:
     """Waiting jobs, oldest first, and what became of all others: due = in_time + late + skipped + waiting.
 
     Of a ladder: chooser is what chooses; chosen, the model in charge; after, during a look of another one, the model
-    that goes on; also, models that shall answer the next frame, too.
+    that goes on; also, models that shall answer the next frame, too. switches: changes of the one in charge since the
+    first answer; why: the reason of the newest.
     turn_ns: of the oldest frame since the last one that was taken up, 0 for none.
     """
 
@@ -141,6 +142,8 @@ class QueryState:
     chosen: str = ""
     after: str = ""
     also: tuple[str, ...] = ()
+    switches: int = 0
+    why: str = ""
     turn_ns: int = 0
 
     @property
