@@ -42,11 +42,11 @@ def squares(sides, speed=0.0, time=0.0, seen=None):
     return Detections(box, np.full(len(box), 0.9), np.zeros(len(box)))
 
 
-def live(selector, scene, until, load=lambda now: 1.0, start=0.0):
+def live(selector, scene, until, load=lambda now: 1.0, start=0.0, resident=()):
     """Serve a scene; `scene(rung, now)` gives the boxes that a rung sees. Returns the selector and (time, choice)s."""
     now, taken = start, []
     while now < until:
-        choice = selector.choice(now)
+        choice = selector.choice(now, resident)
         selector = selector.taken(choice, now)
         taken.append((now, choice))
         seconds = LADDER.rung(choice.name).seconds * load(now)

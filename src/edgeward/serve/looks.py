@@ -50,6 +50,8 @@ def candidate(
     """
     if not selector.rules.probe_share:
         return None
+    if (unasked := _while_nothing_is_seen(selector, rungs, now, resident)) is not None:
+        return unasked
     active = selector.ladder.rung(selector.active)
     strongest = max(rungs.values(), key=lambda rung: (rung.mean, rung.name))
     blind = any(own < BLIND * its for own, its in zip(active.accuracy, strongest.accuracy, strict=True))
@@ -69,6 +71,27 @@ def candidate(
     }
     worth = [name for name in net if net[name] > 0 and left_after(selector, rungs[name], now, resident) >= 0]
     return max(worth, key=net.__getitem__, default=None)
+
+
+def _while_nothing_is_seen(
+    selector: Selector, rungs: Mapping[str, Rung], now: float, resident: Collection[str]
+) -> str | None:
+    """Whose look is longest due. On an empty screen looks cost nothing but time, of which they take `probe_share`."""
+    since, share = selector.doubt.since, selector.rules.probe_share
+    if since is None or now - since < selector.rules.dwell or _sharing(selector) > 1:
+        return None
+    ladder, memory = selector.ladder, selector.rules.memory
+    names = [
+        name
+        for name in selector.others
+        if name in rungs and (memory is None or held_bytes(ladder, (selector.active, name)) <= memory)
+    ]
+    due = {}
+    for name in names:
+        seconds = selector.latency.seconds[name] + missing_seconds(ladder, name, resident)
+        due[name] = (now - selector.doubt.looks.get(name, since)) * share / (len(names) * seconds)
+    name = max(due, key=lambda each: due[each], default="")
+    return name if name and due[name] >= 1 else None
 
 
 def _taught(selector: Selector, rung: Rung, ratio: float) -> float:

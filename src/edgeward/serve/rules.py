@@ -64,11 +64,15 @@ class Rules:
 
 @dataclass(frozen=True)
 class Out:
-    """A rung that left the ladder: why, when it may come back, and its failures in a row."""
+    """A rung that left the ladder: why, when it may come back, and its failures in a row.
+
+    blind: whether it answers, but sees nothing where others do.
+    """
 
     why: str
     until: float
     failures: int
+    blind: bool = False
 
 
 def fitting(ladder: Ladder, rules: Rules) -> list[Rung]:

@@ -30,6 +30,7 @@ from edgeward.serve.latency import Latency, alone, among
 from edgeward.serve.looks import at_once, candidate, left_after
 from edgeward.serve.members import missing_seconds
 from edgeward.serve.modelconfig import looks_of, members_of
+from edgeward.serve.overlooked import Doubt
 from edgeward.serve.reasons import instead, over, stays
 from edgeward.serve.rules import Out, Rules, fitting, useless
 from edgeward.serve.sizes import SizeHistogram, counts, size_bins, sizes
@@ -54,7 +55,7 @@ class Selector(Chooser):
     out: rungs that failed. last: the newest answer; anchor: an earlier one, which motion is told from. turn: seconds
     from one answered frame to the next, mean. credit: what looks may cost, as of the last look and when that was.
     looked: when the newest frame was captured that each model looked at, by itself or as a part of a rung. viewed: when
-    the camera began to show what it shows, 0 for its first view.
+    the camera began to show what it shows, 0 for its first view. doubts: by rung, whether it is blind here.
     """
 
     ladder: Ladder
@@ -73,6 +74,7 @@ class Selector(Chooser):
     credit: tuple[float, float] = (0.0, 0.0)
     looked: Mapping[str, float] = field(default_factory=dict)
     viewed: float = 0.0
+    doubts: Mapping[str, Doubt] = field(default_factory=dict)
     kind: Literal["precision"] = "precision"
 
     @classmethod
@@ -119,6 +121,7 @@ class Selector(Chooser):
                 expected *= float(self.held(rung.name, np.array([apart * rules.fps]))[0])
             first = self.in_new_view and result.captured >= self.viewed
             evidence = evidence.seen(rung.name, area, expected, max(elapsed, LONGEST) if first else elapsed)
+        back = {n for n, out in self.out.items() if answered.issuperset(members_of(n)) or n == rung.name}
         return replace(
             self,
             latency=latency,
@@ -127,11 +130,41 @@ class Selector(Chooser):
             retention=retention,
             anchor=anchor,
             turn=self.turn + TURN_WEIGHT * (elapsed - self.turn) if self.last else 0.0,
-            out={n: out for n, out in self.out.items() if n != rung.name and not answered.issuperset(members_of(n))},
+            out={n: out for n, out in self.out.items() if n not in back or (out.blind and not len(boxes))},
             last=result,
             looked={**self.looked, **dict.fromkeys(answered, result.captured)},
             began=now if self.began is None else self.began,
             since=self.since if self.last else now,  # what it begins with has to tell first of load and motion
+        )._doubted(result, now)
+
+    def _doubted(self, result: Answer, now: float) -> Self:
+        """After an answer: one in charge that sees nothing, where others are sure of something, leaves the ladder."""
+        if result.rung in self.others:
+            return self._with_doubt(self.doubt.looked(result.rung, _surest(result), result.captured))
+        if result.rung != self.active:
+            return self
+        doubt = self.doubt.answered(len(result.boxes) > 0, result.captured, self.ladder.rung(self.active).mean)
+        if not doubt.sure(len(self.others)):
+            return self._with_doubt(doubt)
+        seers = " and ".join(repr(name) for name in sorted(doubt.against, key=doubt.against.__getitem__)[-2:])
+        left = self.failed(self.active, now, f"it sees nothing where {seers} see something")
+        out = {**left.out, self.active: replace(left.out[self.active], blind=True)}
+        return replace(left, out=out)._with_doubt(Doubt())
+
+    def _with_doubt(self, doubt: Doubt) -> Self:
+        return replace(self, doubts={**self.doubts, self.active: doubt})
+
+    @property
+    def doubt(self) -> Doubt:
+        """What is held against the one in charge."""
+        return self.doubts.get(self.active, Doubt())
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """Single models that are no part of the one in charge: what it does not see they may."""
+        own = members_of(self.active)
+        return tuple(
+            each.name for each in self.ladder.rungs if len(members_of(each.name)) == 1 and each.name not in own
         )
 
     def failed(self, name: str, now: float, why: str) -> Self:
@@ -166,14 +199,18 @@ class Selector(Chooser):
     def taken(self, choice: Choice, now: float) -> Self:
         """Notes that a choice was acted upon."""
         began = now if self.began is None else self.began
-        if choice.probe and self.in_new_view:  # it costs nothing: what is on screen is of another view
-            return replace(self, began=began)
+        if choice.probe and (self.in_new_view or self.doubt.since is not None):
+            return replace(self, began=began)  # it costs nothing: what is on screen is of another view, or nothing
         if choice.probe:
             left = left_after(self, self.ladder.rung(choice.name), now, (choice.name,))
             return replace(self, began=began, credit=(left, now))
         if choice.name == self.active:
             return replace(self, began=began)
-        return replace(self, active=choice.name, since=now, began=began)
+        changed = replace(self, active=choice.name, since=now, began=began)
+        if self.last is None or self.last.rung not in changed.others:
+            return changed
+        seen = changed.doubt.looked(self.last.rung, _surest(self.last), self.last.captured)
+        return changed._with_doubt(seen)
 
     def precision(self, name: str, cycle: float | None = None, wait: float = 0.0) -> float:
         """Average precision of what is on screen when `name` answers.
@@ -324,6 +361,11 @@ class Selector(Chooser):
 
     def _why(self, name: str) -> str:
         return self.out[name].why if name in self.out else "another model beats it in everything"
+
+
+def _surest(answer: Answer) -> float:
+    """Probability of the box that is likeliest right, 0 without any."""
+    return float(answer.boxes.confidence.max(initial=0.0))
 
 
 def _on_average(rung: Rung, part: str, seconds: float, beside: float) -> float:
